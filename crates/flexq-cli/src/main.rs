@@ -1,0 +1,7 @@
+//! `flexq-pack`, the command line of flexq.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flexq_cli::run(&std::env::args().collect::<Vec<_>>())
+}
