@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    flexq_cli::run(&std::env::args().collect::<Vec<_>>())
+    ExitCode::from(flexq_cli::run(&std::env::args().collect::<Vec<_>>()))
 }
