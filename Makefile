@@ -1,0 +1,55 @@
+# flexq: what can be made. `make` alone lists it.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test rust python lint wheel develop ptx bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/.demo wheel ## build, then pack, verify, open and run the model in the project
+	$(BIN)/python -m flexq demo
+
+test: rust lint python ## every check: Rust and Python, lints, types, documents
+
+rust: ## Rust: format, lints, tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo test --workspace --quiet
+
+lint: $(VENV)/.dev wheel ## Python: format, lints, types, stubs against the built module
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest flexq._flexq
+
+python: $(VENV)/.dev wheel ## Python: tests of the installed wheel
+	$(BIN)/python -m pytest
+
+wheel: $(VENV)/.build ## build the wheel and install it into $(VENV)
+	rm -f dist/*.whl
+	$(BIN)/maturin build --release --quiet --out dist
+	$(BIN)/pip install --quiet --force-reinstall --no-deps dist/*.whl
+
+develop: $(VENV)/.dev ## install the sources in place: Python edits need no rebuild
+	$(BIN)/maturin develop --release --quiet
+
+ptx: $(VENV)/.ptx ## compile kernels/ into the PTX that the crate embeds
+	$(BIN)/python kernels/build.py
+
+bench: $(VENV)/.dev wheel ## time packing and products on this machine
+	cargo bench -p flexq-core
+
+clean: ## remove everything that was built
+	rm -rf target dist $(VENV) demo-out
+
+# one stamp per list of packages in pyproject.toml
+$(VENV)/.%: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --group $*
+	@touch $@

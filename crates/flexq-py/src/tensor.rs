@@ -1,0 +1,196 @@
+//! `flexq.QTensor`.
+
+use flexq_core::{FloatType, QTensor, ScaleType, Scheme, SharedBytes};
+use numpy::{PyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PySlice, PyTuple, PyType};
+
+use crate::array::{self, FloatsMut};
+use crate::error::PyError;
+use crate::options::{GroupSize, float_dtype, scale_type};
+
+/// A 6-bit weight of shape `[N, K]`, or `[E, N, K]` for fused experts.
+///
+/// Immutable, and shared rather than copied: slices, copies and the arrays `packed`
+/// and `scales` all look at the same bytes, which may lie in a memory-mapped file.
+#[pyclass(name = "QTensor", module = "flexq", frozen)]
+pub struct PyQTensor(pub QTensor);
+
+impl PyQTensor {
+    /// The shape with its last dimension replaced.
+    fn shape_with(&self, last: usize) -> Vec<usize> {
+        let mut shape = self.0.shape().to_vec();
+        if let Some(k) = shape.last_mut() {
+            *k = last;
+        }
+        shape
+    }
+}
+
+#[pymethods]
+impl PyQTensor {
+    /// A tensor over a copy of canonical bytes.
+    ///
+    /// `packed` is uint8 and `scales` float16, bfloat16 or (by `scale_dtype`) their bits
+    /// as uint16; both may have any shape with the right number of elements.
+    #[classmethod]
+    #[pyo3(signature = (packed, scales, shape, group_size=GroupSize::Columns(128), rule="absmax32s", scale_dtype="float16", dtype="float32"))]
+    #[expect(clippy::too_many_arguments, reason = "the parts of a tensor")]
+    fn from_parts(
+        _cls: &Bound<'_, PyType>,
+        packed: &Bound<'_, PyUntypedArray>,
+        scales: &Bound<'_, PyUntypedArray>,
+        shape: Vec<usize>,
+        group_size: GroupSize,
+        rule: &str,
+        scale_dtype: &str,
+        dtype: &str,
+    ) -> PyResult<Self> {
+        let scheme = Scheme {
+            group: group_size.parse()?,
+            rule: rule.parse().map_err(PyError::from)?,
+            scale_type: scale_type(scale_dtype)?,
+        };
+        let origin: FloatType = dtype.parse().map_err(PyError::from)?;
+        let packed = array::copy_bytes(packed, &["uint8"])?;
+        let scales = array::copy_bytes(scales, &[array::name(scheme.scale_type.float_type()), "uint16"])?;
+        Ok(Self(QTensor::from_parts(shape, origin, scheme, packed, scales).map_err(PyError::from)?))
+    }
+
+    /// Logical shape, `(N, K)` or `(E, N, K)`.
+    #[getter]
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.0.shape())
+    }
+
+    /// Number of dimensions, 2 or 3.
+    #[getter]
+    fn ndim(&self) -> usize {
+        self.0.shape().len()
+    }
+
+    /// Name of the type the weight was quantized from.
+    #[getter]
+    fn dtype(&self) -> &'static str {
+        array::name(self.0.origin())
+    }
+
+    /// Bytes of codes and scales.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.0.nbytes()
+    }
+
+    /// Stored bits per weight: 6.125 with float16 scales per 128 columns.
+    #[getter]
+    fn bits_per_weight(&self) -> f64 {
+        self.0.bits_per_weight()
+    }
+
+    /// Columns per scale, or `"row"`.
+    #[getter]
+    fn group_size(&self) -> GroupSize {
+        self.0.scheme().group.into()
+    }
+
+    /// Name of the rule that found the scales.
+    #[getter]
+    fn scale_rule(&self) -> &'static str {
+        self.0.scheme().rule.name()
+    }
+
+    /// Name of the type scales are stored in.
+    #[getter]
+    fn scale_dtype(&self) -> &'static str {
+        array::name(self.0.scheme().scale_type.float_type())
+    }
+
+    /// Scales, one per group: read-only `[N, groups]` (or `[E, N, groups]`), nothing copied.
+    #[getter]
+    fn scales<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let descr = array::float_descr(py, self.0.scheme().scale_type.float_type())?;
+        let groups = self.0.scheme().group.count(self.0.columns());
+        array::view(py, self.0.scales(), &descr, &self.shape_with(groups))
+    }
+
+    /// Codes as stored: read-only uint8 `[N, ceil(6 K / 8)]` (or `[E, N, ...]`), nothing copied.
+    #[getter]
+    fn packed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let row = flexq_core::layout::packed_row_bytes(self.0.columns());
+        array::view(py, self.0.packed(), &numpy::dtype::<u8>(py), &self.shape_with(row))
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.shape()[0]
+    }
+
+    /// Rows by slice, `q[2:5]`; experts of a stack by slice or by number, `q[0]`.
+    fn __getitem__(&self, index: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let len = self.0.shape()[0];
+        if let Ok(slice) = index.cast::<PySlice>() {
+            let part = slice.indices(len.cast_signed())?;
+            if part.step != 1 {
+                return Err(PyValueError::new_err("a quantized tensor is sliced with step 1 only"));
+            }
+            let start = part.start.cast_unsigned();
+            return Ok(Self(self.0.slice(start..start + part.slicelength).map_err(PyError::from)?));
+        }
+        let Ok(index) = index.extract::<isize>() else {
+            return Err(PyTypeError::new_err("index a quantized tensor by a slice or an expert's number"));
+        };
+        if self.0.shape().len() != 3 {
+            return Err(PyTypeError::new_err("take rows of a quantized matrix by slice: q[i:i + 1]"));
+        }
+        let position = if index < 0 { index + len.cast_signed() } else { index };
+        if position < 0 || position >= len.cast_signed() {
+            return Err(PyIndexError::new_err(format!("expert {index} of {len}")));
+        }
+        Ok(Self(self.0.expert(position.cast_unsigned()).map_err(PyError::from)?))
+    }
+
+    fn __eq__(&self, other: &Self) -> bool {
+        self.0.shape() == other.0.shape()
+            && self.0.origin() == other.0.origin()
+            && self.0.scheme() == other.0.scheme()
+            && self.0.scales()[..] == other.0.scales()[..]
+            && self.0.packed()[..] == other.0.packed()[..]
+    }
+
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let (py, this) = (slf.py(), slf.get());
+        let scale_bits = array::view(py, this.0.scales(), &numpy::dtype::<u16>(py), &[this.0.scales().len() / 2])?;
+        (
+            slf.get_type().getattr("from_parts")?,
+            (
+                this.packed(py)?,
+                scale_bits,
+                this.shape(py)?,
+                this.group_size(),
+                this.scale_rule(),
+                this.scale_dtype(),
+                this.dtype(),
+            ),
+        )
+            .into_pyobject(py)
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "QTensor(shape={:?}, bits_per_weight={}, group_size={}, scale_rule={:?}, dtype={:?})",
+            self.0.shape(),
+            self.0.bits_per_weight(),
+            self.0.scheme().group,
+            self.scale_rule(),
+            self.dtype()
+        )
+    }
+}
