@@ -24,7 +24,14 @@ import rdata
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 HERE = Path(__file__).parent
-NOVELS = ["sensesensibility", "prideprejudice", "mansfieldpark", "emma", "northangerabbey", "persuasion"]
+NOVELS = [
+    "sensesensibility",
+    "prideprejudice",
+    "mansfieldpark",
+    "emma",
+    "northangerabbey",
+    "persuasion",
+]
 HELD_OUT = 25_000  # characters at the end of each novel, never trained on
 VOCABULARY = 2048
 END = "<|endoftext|>"
@@ -54,7 +61,15 @@ def clean(lines: list[str]) -> str:
     paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", "\n".join(lines))]
     text = "\n".join(p for p in paragraphs if p)
     text = text.partition("A NOTE ON THE TEXT")[0]
-    for mark, plain in {"_": "", "“": '"', "”": '"', "‘": "'", "’": "'", "—": "--", "£": "L"}.items():
+    for mark, plain in {
+        "_": "",
+        "\N{LEFT DOUBLE QUOTATION MARK}": '"',
+        "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
+        "\N{LEFT SINGLE QUOTATION MARK}": "'",
+        "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+        "\N{EM DASH}": "--",
+        "\N{POUND SIGN}": "L",
+    }.items():
         text = text.replace(mark, plain)
     return text.translate(str.maketrans("àâäæçèéêëîïôöùûü", "aaaaceeeeiioouuu")).strip() + "\n"
 
@@ -82,7 +97,9 @@ def train_tokenizer(text: str) -> Tokenizer:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("package", type=Path, help="the Debian package r-cran-janeaustenr")
     parser.add_argument("work", type=Path, help="folder for the training files")
     arguments = parser.parse_args()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 CONTEXT = 512
@@ -42,7 +42,7 @@ def make_model(dropout: float) -> LlamaForCausalLM:
 
     # Llama has no residual dropout; a model that reads its corpus fifty times needs it.
     def drop(module: torch.nn.Module, _: object, output: torch.Tensor) -> torch.Tensor:
-        return F.dropout(output, dropout, module.training)
+        return functional.dropout(output, dropout, module.training)
 
     for name, module in model.named_modules():
         if name.endswith(("embed_tokens", "o_proj", "down_proj")):
@@ -53,13 +53,13 @@ def make_model(dropout: float) -> LlamaForCausalLM:
 def windows(tokens: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
     """[len(starts), CONTEXT] ids, each window led by the end-of-text token."""
     rows = tokens[starts[:, None] + torch.arange(CONTEXT - 1, device=tokens.device)]
-    return F.pad(rows, (1, 0), value=END)
+    return functional.pad(rows, (1, 0), value=END)
 
 
 def loss_of(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
     """Mean nats a predicted token."""
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    return functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
 
 @torch.no_grad()
@@ -81,7 +81,9 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path, help="folder with train.bin and eval.bin")
     parser.add_argument("output", type=Path)
     parser.add_argument("--steps", type=int, default=2000)
@@ -93,8 +95,10 @@ def main() -> None:
 
     torch.manual_seed(arguments.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    read = lambda name: torch.from_numpy(np.fromfile(arguments.work / name, "<u2").astype(np.int64)).to(device)  # noqa: E731
-    tokens, held_out = read("train.bin"), read("eval.bin")
+    tokens, held_out = (
+        torch.from_numpy(np.fromfile(arguments.work / name, "<u2").astype(np.int64)).to(device)
+        for name in ("train.bin", "eval.bin")
+    )
     tokens, validation = tokens[:-VALIDATION], tokens[-VALIDATION:]
     model = make_model(arguments.dropout).to(device).train()
     matrices = [p for p in model.parameters() if p.dim() == 2]
