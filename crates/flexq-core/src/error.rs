@@ -1,6 +1,14 @@
 //! What can go wrong, as facts rather than sentences.
 
 use std::fmt::Display;
+use std::io;
+use std::path::PathBuf;
+
+use crate::checkpoint::CheckpointError;
+use crate::format::FormatError;
+use crate::pipeline::PipelineError;
+use crate::plan::PlanError;
+use crate::select::SelectError;
 
 /// The result of fallible operations of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -67,6 +75,58 @@ pub enum Error {
         /// The values accepted.
         expected: &'static str,
     },
+    /// A file that cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: `open`, `create`, `write`, ...
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file whose content is wrong, or lacks what was asked of it.
+    #[error("{}: {fault}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        fault: Box<FormatError>,
+    },
+    /// A checkpoint's directory that is not what it should be.
+    #[error("{}: {fault}", path.display())]
+    Checkpoint {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        fault: CheckpointError,
+    },
+    /// A conversion that was refused.
+    #[error("{}: {fault}", path.display())]
+    Pipeline {
+        /// The input, the output or the file that it is about.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        fault: PipelineError,
+    },
+    /// Rules that do not fit the checkpoint.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// A configuration that does not tell the model's tensors.
+    #[error("{}: {fault}", path.display())]
+    Plan {
+        /// The configuration.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        fault: PlanError,
+    },
+    /// Work that was told to stop.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl Error {
@@ -80,6 +140,21 @@ impl Error {
         Self::Unknown { what, found: found.to_string(), expected }
     }
 
+    /// An [`Error::Io`].
+    pub fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { action, path: path.into(), source }
+    }
+
+    /// An [`Error::Checkpoint`].
+    pub fn checkpoint(path: impl Into<PathBuf>, fault: CheckpointError) -> Self {
+        Self::Checkpoint { path: path.into(), fault }
+    }
+
+    /// An [`Error::Pipeline`].
+    pub fn pipeline(path: impl Into<PathBuf>, fault: PipelineError) -> Self {
+        Self::Pipeline { path: path.into(), fault }
+    }
+
     /// The same error, naming the tensor it happened in where that is not yet known.
     #[must_use]
     pub fn in_tensor(mut self, name: &str) -> Self {
@@ -87,6 +162,15 @@ impl Error {
             && tensor.is_empty()
         {
             name.clone_into(tensor);
+        }
+        self
+    }
+
+    /// The same error, its row counted from `first` rows earlier.
+    #[must_use]
+    pub(crate) fn after_rows(mut self, first: usize) -> Self {
+        if let Self::NonFinite { row, .. } | Self::ScaleOverflow { row, .. } = &mut self {
+            *row += first;
         }
         self
     }

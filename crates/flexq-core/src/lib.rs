@@ -5,12 +5,19 @@
 //! Python.
 
 pub mod bytes;
+pub mod checkpoint;
 pub mod dtype;
 pub mod error;
+pub mod format;
 pub mod layout;
+pub mod mmap;
+pub mod pipeline;
+pub mod plan;
 pub mod qtensor;
 pub mod rows;
 pub mod scheme;
+pub mod select;
+pub mod verify;
 
 pub use bytes::SharedBytes;
 pub use dtype::FloatType;
