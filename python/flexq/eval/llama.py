@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from flexq.eval.checkpoint import Tensor, Tensors, to_float32
-from flexq.eval.simulate import Floats
+from flexq.eval.simulate import Floats, Ids
 
 Linear = Callable[[Floats], Floats]
-Ids = npt.NDArray[np.int64]
 
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -128,16 +126,16 @@ class Llama:
         """One transformer layer, `[B, T, hidden]` to the same."""
         name = f"model.layers.{layer}."
         normed = self._norm(name + "input_layernorm", hidden)
-        q, k, v = (self._apply(name + projection, normed) for projection in ATTENTION[:3])
+        q, k, v = (self.apply(name + projection, normed) for projection in ATTENTION[:3])
         mixed = self._attention(layer, q, k, v, cache)
-        hidden = hidden + self._apply(name + ATTENTION[3], mixed)
+        hidden = hidden + self.apply(name + ATTENTION[3], mixed)
         normed = self._norm(name + "post_attention_layernorm", hidden)
-        gate, up = (self._apply(name + projection, normed) for projection in MLP[:2])
-        return hidden + self._apply(name + MLP[2], silu(gate) * up)
+        gate, up = (self.apply(name + projection, normed) for projection in MLP[:2])
+        return hidden + self.apply(name + MLP[2], silu(gate) * up)
 
     def head(self, hidden: Floats) -> Floats:
         """Logits of the last layer's hidden states."""
-        return self._apply(HEAD, self._norm("model.norm", hidden))
+        return self.apply(HEAD, self._norm("model.norm", hidden))
 
     def generate(
         self, prompt: list[int], count: int, *, temperature: float = 0.0, seed: int = 0
@@ -161,7 +159,8 @@ class Llama:
             yield token
             new = [token]
 
-    def _apply(self, name: str, x: Floats) -> Floats:
+    def apply(self, name: str, x: Floats) -> Floats:
+        """One linear layer, on the last axis of its input."""
         y = self.linears[name](x.reshape(-1, x.shape[-1]))
         if name in self.biases:
             y = y + self.biases[name]

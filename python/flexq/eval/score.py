@@ -10,8 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from flexq.eval.llama import Ids
-from flexq.eval.simulate import Floats
+from flexq.eval.simulate import Floats, Ids
 from flexq.eval.text import batches
 
 
@@ -63,7 +62,7 @@ class Score:
     def add(self, logs: Floats, targets: Ids, reference: Floats) -> None:
         """Adds log-probabilities `[tokens, vocabulary]` of a batch's predicted tokens."""
         self.tokens += len(targets)
-        self.loss -= float(logs[np.arange(len(targets)), targets].sum(dtype=np.float64))
+        self.loss -= likelihood(logs, targets)
         if logs is reference:
             self.agreed += len(targets)
             return
@@ -75,6 +74,11 @@ def log_softmax(logits: Floats) -> Floats:
     """Log-probabilities over the last axis."""
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def likelihood(logs: Floats, targets: Ids) -> float:
+    """Log-likelihood of targets, summed, in nats."""
+    return float(logs[np.arange(len(targets)), targets].sum(dtype=np.float64))
 
 
 def divergence(reference: Floats, logs: Floats) -> float:

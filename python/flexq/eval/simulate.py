@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 ActGroup = int | Literal["row"]
 
 

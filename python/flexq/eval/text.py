@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from flexq.eval.llama import LlamaConfig
-from flexq.eval.tokenizer import Tokenizer
+from flexq.eval.simulate import Ids
+from flexq.eval.tokenizer import load_tokenizer
 
-Ids = npt.NDArray[np.int64]
+Batch = tuple[Ids, npt.NDArray[np.bool_]]
 
 
-def load_text(
-    path: str | Path, config: LlamaConfig, tokenizer: Tokenizer | None, limit: int | None = None
-) -> list[Ids]:
+def load_text(path: str | Path, model: str | Path, limit: int | None = None) -> list[Ids]:
     """Sequences of token ids, each led by the start token and scored on its own.
 
     A plain text is cut into windows of the model's context. In a `.jsonl` file every line
@@ -24,26 +23,28 @@ def load_text(
 
     Args:
         path: the file.
-        config: gives the start token and the longest window.
-        tokenizer: needed unless the file stores ids.
+        model: the model's directory: its context, start token and, unless ids are stored,
+            its tokenizer.
         limit: predicted tokens after which to stop, counted in whole sequences.
 
     Raises:
-        ValueError: if the file holds nothing to predict, or needs a tokenizer and has none.
+        OSError: for missing files.
+        ValueError: if the file holds nothing to predict.
     """
-    path = Path(path)
-    documents = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else None
-    sequences: list[Ids] = []
-    if documents is None:
-        ids = _encode(path.read_text(encoding="utf-8"), tokenizer)
-        step = config.positions - 1
-        for start in range(0, len(ids), step):
-            sequences.append(np.array([config.bos, *ids[start : start + step]], np.int64))
-    for line in documents or []:
-        document = json.loads(line)
-        ids = document.get("ids") or [config.bos, *_encode(document["text"], tokenizer)]
-        sequences.append(np.array(ids[: config.positions], np.int64))
-    sequences = [sequence for sequence in sequences if len(sequence) > 1]
+    path, config = Path(path), LlamaConfig.load(model)
+    content = path.read_text(encoding="utf-8")
+    if path.suffix == ".jsonl":
+        documents = [json.loads(line) for line in content.splitlines()]
+        if all("ids" in document for document in documents):
+            every = [document["ids"] for document in documents]
+        else:
+            encode = load_tokenizer(model).encode
+            every = [[config.bos, *encode(document["text"])] for document in documents]
+        windows = [ids[: config.positions] for ids in every]
+    else:
+        ids, step = load_tokenizer(model).encode(content), config.positions - 1
+        windows = [[config.bos, *ids[at : at + step]] for at in range(0, len(ids), step)]
+    sequences = [np.array(window, np.int64) for window in windows if len(window) > 1]
     if not sequences:
         raise ValueError(f"{path}: no text to score")
     if limit is None:
@@ -52,13 +53,7 @@ def load_text(
     return sequences[: int(np.searchsorted(ends, limit)) + 1]
 
 
-def _encode(text: str, tokenizer: Tokenizer | None) -> list[int]:
-    if tokenizer is None:
-        raise ValueError("text without ids needs the model's tokenizer.json")
-    return tokenizer.encode(text)
-
-
-def batches(sequences: list[Ids], tokens: int = 4096) -> list[tuple[Ids, npt.NDArray[np.bool_]]]:
+def batches(sequences: list[Ids], tokens: int = 4096) -> list[Batch]:
     """Sequences of like length side by side: ids `[B, T]`, and which of them are predicted.
 
     Shorter sequences are filled up at the end, where a causal model does not see it.
