@@ -149,7 +149,9 @@ pub enum FormatError {
         found: u64,
     },
     /// Data that begins inside the tensor before.
-    #[error("tensor {tensor:?} begins at offset {found}, inside the tensor before it, which ends at {expected}")]
+    #[error(
+        "tensor {tensor:?} begins at offset {found}, inside the tensor before it, which ends at {expected}"
+    )]
     Overlap {
         /// The tensor.
         tensor: String,
@@ -289,7 +291,9 @@ pub enum FormatError {
         found: u64,
     },
     /// Data that is not the data written.
-    #[error("tensor {tensor:?} has changed since it was written: checksum {expected:016x} expected, {found:016x} found")]
+    #[error(
+        "tensor {tensor:?} has changed since it was written: checksum {expected:016x} expected, {found:016x} found"
+    )]
     Checksum {
         /// The stored tensor.
         tensor: String,

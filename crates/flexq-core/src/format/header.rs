@@ -213,7 +213,9 @@ fn check(name: String, raw: RawEntry, previous: usize) -> Result<Entry, FormatEr
         return Err(FormatError::Size { tensor: name, expected: bytes, found: end - start });
     }
     match start {
-        found if found < previous as u64 => Err(FormatError::Overlap { tensor: name, expected: previous, found }),
+        found if found < previous as u64 => {
+            Err(FormatError::Overlap { tensor: name, expected: previous, found })
+        }
         found if found > previous as u64 => Err(FormatError::Gap { tensor: name, expected: previous, found }),
         _ => {
             let range = previous..end_of(&name, &shape, previous, bytes)?;
@@ -232,7 +234,12 @@ pub(super) fn nbytes(tensor: &str, dtype: Dtype, shape: &[usize]) -> Result<usiz
 }
 
 /// Where a tensor of `bytes` that begins at `start` ends.
-pub(super) fn end_of(tensor: &str, shape: &[usize], start: usize, bytes: usize) -> Result<usize, FormatError> {
+pub(super) fn end_of(
+    tensor: &str,
+    shape: &[usize],
+    start: usize,
+    bytes: usize,
+) -> Result<usize, FormatError> {
     start.checked_add(bytes).ok_or_else(|| too_large(tensor, shape))
 }
 

@@ -207,11 +207,7 @@ fn check_version(text: &str) -> Result<(), FormatError> {
         Other,
     }
     impl<'de> json::Value<'de> for Field {
-        fn read<A: MapAccess<'de>>(
-            key: &str,
-            map: &mut A,
-            _: &RefCell<String>,
-        ) -> Result<Self, A::Error> {
+        fn read<A: MapAccess<'de>>(key: &str, map: &mut A, _: &RefCell<String>) -> Result<Self, A::Error> {
             match key {
                 "version" => map.next_value().map(Self::Version),
                 _ => map.next_value::<IgnoredAny>().map(|_| Self::Other),
@@ -304,12 +300,8 @@ fn parse_tensors(pairs: json::Pairs<RawDescription>) -> Result<BTreeMap<String, 
 }
 
 fn parse_description(tensor: &str, raw: RawDescription) -> Result<Description, FormatError> {
-    let unknown = |what, found: String, expected| FormatError::Unknown {
-        tensor: tensor.into(),
-        what,
-        found,
-        expected,
-    };
+    let unknown =
+        |what, found: String, expected| FormatError::Unknown { tensor: tensor.into(), what, found, expected };
     if raw.bits != BITS as u64 {
         return Err(FormatError::Bits { tensor: tensor.into(), found: raw.bits });
     }

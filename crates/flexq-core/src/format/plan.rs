@@ -94,6 +94,12 @@ impl Plan {
         Ok((codes, scales))
     }
 
+    /// Names of the stored tensors, in the order they were added.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.entries.iter().map(Entry::name).collect()
+    }
+
     /// Exact size of the finished file in bytes.
     ///
     /// # Errors

@@ -48,12 +48,17 @@ impl Temporary {
     /// Makes the bytes durable and gives the file its name.
     pub fn persist(self, target: &Path) -> Result<()> {
         self.file.sync_all().map_err(|error| Error::io("write", &self.path, error))?;
-        fs::rename(&self.path, target).map_err(|error| Error::io("create", target, error))?;
+        self.rename(target)?;
         let directory = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         sync_directory(directory).map_err(|error| Error::io("write", directory, error))
+    }
+
+    /// Gives the file its name, without waiting for the disk.
+    pub fn rename(&self, target: &Path) -> Result<()> {
+        fs::rename(&self.path, target).map_err(|error| Error::io("create", target, error))
     }
 }
 

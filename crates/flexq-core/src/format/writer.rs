@@ -101,6 +101,21 @@ impl Writer {
     /// # Errors
     /// [`Error::Length`] for a tensor not yet complete, [`Error::Io`].
     pub fn finish(self) -> Result<()> {
+        self.write_header()?;
+        self.temporary.persist(&self.path)
+    }
+
+    /// The same without waiting for the disk: after a power failure the file may be there
+    /// and incomplete, which its checksums tell.
+    ///
+    /// # Errors
+    /// Those of [`Writer::finish`].
+    pub fn finish_unsynced(self) -> Result<()> {
+        self.write_header()?;
+        self.temporary.rename(&self.path)
+    }
+
+    fn write_header(&self) -> Result<()> {
         let mut checksums = BTreeMap::new();
         for (at, (slot, entry)) in self.slots.iter().zip(self.plan.entries()).enumerate() {
             let progress = slot.progress.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,8 +125,7 @@ impl Writer {
             checksums.insert(entry.name().to_owned(), progress.hash.digest());
         }
         let layout = self.plan.layout().map_err(|fault| fault.at(&self.path))?;
-        self.temporary.write_at(&self.plan.header(&layout.entries, &checksums), 0)?;
-        self.temporary.persist(&self.path)
+        self.temporary.write_at(&self.plan.header(&layout.entries, &checksums), 0)
     }
 
     fn describe(&self, id: EntryId) -> String {

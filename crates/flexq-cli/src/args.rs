@@ -1,0 +1,198 @@
+//! The arguments of every command.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use flexq_core::pipeline::{PackOptions, Policy, WriteOptions};
+use flexq_core::select::{Pattern, Preset, Rules};
+use flexq_core::{FloatType, Group, Result, ScaleRule, ScaleType, Scheme, Threads};
+
+const ABOUT: &str = "6-bit checkpoints: pack, look into, check and convert them";
+
+const EXAMPLES: &str = "\
+Examples:
+  flexq-pack plan Llama-3.1-8B                     what it will take, from config.json alone
+  flexq-pack pack Llama-3.1-8B Llama-3.1-8B-6bit   linear layers to 6 bits
+  flexq-pack pack --preset full model small        also embeddings and lm_head
+  flexq-pack verify small                          is every bit what was written?
+  flexq-pack inspect anything.safetensors          where do the bytes go?
+
+Exit codes: 0 done, 1 a check found damage, 2 wrong options, 3 unusable input,
+4 reading or writing failed, 130 interrupted.";
+
+/// `flexq-pack`.
+#[derive(Debug, Parser)]
+#[command(name = "flexq-pack", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are told.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print nothing but errors (and JSON, if asked for)
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Quantize a checkpoint to 6 bits
+    #[command(after_help = PACK_EXAMPLES)]
+    Pack(PackArgs),
+    /// Predict exact sizes, from config.json or from the headers of a checkpoint
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(PlanArgs),
+    /// Check every bit of a packed checkpoint
+    Verify(VerifyArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+const PACK_EXAMPLES: &str = "\
+A pattern is a tensor or module by its full name (model.layers.0.mlp.down_proj), the end of
+one (down_proj), or a regular expression from the start of the name (re:.*layers\\.[0-3]\\.).
+
+Examples:
+  flexq-pack pack Llama-3.1-8B out
+  flexq-pack pack --preset full --scale-rule mse Llama-3.1-8B out
+  flexq-pack pack --exclude 're:.*layers\\.0\\.' --policy paper Llama-3.1-8B out
+  flexq-pack pack weights.safetensors packed.safetensors
+
+A run that was killed is taken up where it was by the same command.";
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  flexq-pack plan Llama-3.1-8B/config.json
+  flexq-pack plan --preset full Llama-3.1-8B";
+
+const COMPLETION_EXAMPLES: &str = "\
+Example:
+  flexq-pack completions bash > ~/.local/share/bash-completion/completions/flexq-pack";
+
+/// `pack`.
+#[derive(Debug, Args)]
+pub struct PackArgs {
+    /// Hugging Face directory or safetensors file to pack; it is not touched
+    pub input: PathBuf,
+    /// Directory or file to write
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub quantization: QuantizationArgs,
+    #[command(flatten)]
+    pub write: WriteArgs,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// config.json, or a directory that holds it or weights, or a safetensors file
+    pub input: PathBuf,
+    #[command(flatten)]
+    pub quantization: QuantizationArgs,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Packed directory or file
+    pub input: PathBuf,
+}
+
+/// How output is written.
+#[derive(Debug, Args)]
+pub struct WriteArgs {
+    /// Threads to work with (default: all); the output does not depend on it
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub threads: usize,
+    /// Replace an output that exists, or an unfinished one of other options
+    #[arg(long)]
+    pub force: bool,
+    /// Wait until the disk has everything
+    #[arg(long)]
+    pub sync: bool,
+}
+
+impl WriteArgs {
+    /// The same for the library.
+    pub fn options(&self) -> WriteOptions {
+        WriteOptions { threads: Threads::new(self.threads), force: self.force, sync: self.sync }
+    }
+}
+
+/// What is quantized, and how.
+#[derive(Debug, Args)]
+pub struct QuantizationArgs {
+    /// What to quantize: `linear` layers and experts, or in `full` also embeddings and lm_head
+    #[arg(long, default_value = "linear", value_parser = ["linear", "full"])]
+    pub preset: String,
+    /// Quantize also what this pattern names (may be repeated)
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Keep what this pattern names (may be repeated; wins over --include)
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Columns that share a scale
+    #[arg(long, default_value = "128", value_parser = ["32", "64", "128", "256", "row"])]
+    pub group_size: String,
+    /// How scales are found; `mse` has the least error and takes longer
+    #[arg(long, default_value = "absmax32s", value_parser = ["absmax31", "absmax32s", "mse"])]
+    pub scale_rule: String,
+    /// How scales are stored
+    #[arg(long, default_value = "f16", value_parser = ["f16", "bf16"])]
+    pub scale_type: String,
+    /// Bits of activations at run time: `auto`, `paper` (8 into down_proj, 6 elsewhere), or a JSON file
+    #[arg(long, default_value = "auto", value_name = "auto|paper|FILE")]
+    pub policy: String,
+}
+
+impl QuantizationArgs {
+    /// The same for the library.
+    ///
+    /// # Errors
+    /// For a faulty pattern or policy; the rest was checked while parsing.
+    pub fn options(&self) -> Result<PackOptions> {
+        let patterns =
+            |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect::<Result<Vec<_>, _>>();
+        let scale_type = match self.scale_type.parse()? {
+            FloatType::BF16 => ScaleType::BF16,
+            _ => ScaleType::F16,
+        };
+        Ok(PackOptions {
+            rules: Rules {
+                preset: self.preset.parse::<Preset>()?,
+                include: patterns(&self.include)?,
+                exclude: patterns(&self.exclude)?,
+            },
+            scheme: Scheme {
+                group: self.group_size.parse::<Group>()?,
+                rule: self.scale_rule.parse::<ScaleRule>()?,
+                scale_type,
+            },
+            policy: Policy::named(&self.policy)?,
+            ..PackOptions::default()
+        })
+    }
+}
+
+impl PackArgs {
+    /// The same for the library.
+    ///
+    /// # Errors
+    /// Those of [`QuantizationArgs::options`].
+    pub fn options(&self) -> Result<PackOptions> {
+        Ok(PackOptions { write: self.write.options(), ..self.quantization.options()? })
+    }
+}

@@ -1,0 +1,38 @@
+//! `pack`: floats in, 6 bits out.
+
+use flexq_core::pipeline::pack;
+use serde_json::json;
+
+use super::{summary, work};
+use crate::args::PackArgs;
+use crate::console::Console;
+use crate::exit::{Code, Failure};
+
+pub fn run(args: &PackArgs, console: &Console) -> Result<Code, Failure> {
+    let options = args.options()?;
+    let report = {
+        let progress = console.progress("packing");
+        pack(&args.input, &args.output, &options, progress.as_ref())?
+    };
+    console.result(
+        || {
+            json!({
+                "input": args.input,
+                "output": args.output,
+                "seconds": report.work.duration.as_secs_f64(),
+                "threads": options.write.threads.count(),
+                "bytes_read": report.work.bytes_read,
+                "resumed": report.work.resumed,
+                "copied": report.work.copied,
+                "left_out": report.work.left_out,
+                "result": summary::json(&report.summary),
+            })
+        },
+        |out| {
+            writeln!(out, "Packed {} into {}", args.input.display(), args.output.display())?;
+            summary::write(out, &report.summary)?;
+            work::write(out, &report.work, options.write.threads.count())
+        },
+    )?;
+    Ok(Code::Success)
+}

@@ -1,0 +1,124 @@
+//! The summary of a plan or of packing, as text and as JSON.
+
+use std::io::{self, Write};
+
+use flexq_core::pipeline::{Fate, Summary, Totals};
+use serde_json::{Value, json};
+
+use crate::human::{bits, count, grouped, percent};
+use crate::table::Table;
+
+/// The table of what became of the weights, and what it means.
+pub fn write(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
+    let (total, quantized, scheme) = (summary.total(), summary.quantized(), summary.scheme);
+    writeln!(
+        out,
+        "  6-bit codes, groups of {}, rule {}, {} scales\n",
+        scheme.group,
+        scheme.rule,
+        scheme.scale_type.float_type()
+    )?;
+    let mut table = Table::new(&["part", "tensors", "weights", "bytes before", "bytes after", "bits"]);
+    let mut row = |part: &str, totals: Totals| {
+        table.row([
+            part.to_owned(),
+            grouped(totals.tensors),
+            grouped(totals.weights),
+            grouped(totals.bytes_before),
+            grouped(totals.bytes_after),
+            bits(totals.bits_per_weight()),
+        ]);
+    };
+    row("quantized", quantized);
+    for (reason, totals) in summary.kept() {
+        row(&format!("kept: {reason}"), totals);
+    }
+    if summary.tied().tensors > 0 {
+        row("tied: stored once", summary.tied());
+    }
+    row("all tensors", total);
+    let files = count(summary.files.len() as u64, "header");
+    table.row([files, String::new(), String::new(), String::new(), grouped(summary.header_bytes())]);
+    let after = summary.file_bytes();
+    table.row([
+        "total".to_owned(),
+        String::new(),
+        String::new(),
+        grouped(total.bytes_before),
+        grouped(after),
+    ]);
+    table.write(out)?;
+
+    let theory = summary.theory_bytes();
+    writeln!(
+        out,
+        "\n  theory    {} bytes at 6 bits per quantized weight; scales add {}",
+        grouped(theory),
+        grouped(quantized.bytes_after.saturating_sub(theory)),
+    )?;
+    writeln!(
+        out,
+        "  size      {} of what it was ({} to {})",
+        percent(after, total.bytes_before),
+        crate::human::bytes(total.bytes_before),
+        crate::human::bytes(after),
+    )?;
+    writeln!(out, "  coverage  {} of all weights quantized", percent(quantized.weights, total.weights))
+}
+
+/// The same for machines.
+pub fn json(summary: &Summary) -> Value {
+    let kept: serde_json::Map<String, Value> =
+        summary.kept().into_iter().map(|(reason, sum)| (reason.to_string(), totals(sum))).collect();
+    let files: Vec<Value> = summary
+        .files
+        .iter()
+        .map(|file| json!({ "name": file.name, "bytes": file.bytes, "header_bytes": file.header_bytes }))
+        .collect();
+    let tensors: Vec<Value> = summary
+        .tensors
+        .iter()
+        .map(|tensor| {
+            let (fate, why) = match &tensor.fate {
+                Fate::Quantized => ("quantized", None),
+                Fate::Kept(reason) => ("kept", Some(reason.to_string())),
+                Fate::Tied(other) => ("tied", Some(other.clone())),
+            };
+            json!({
+                "name": tensor.name,
+                "dtype": tensor.dtype.name(),
+                "shape": tensor.shape,
+                "fate": fate,
+                "why": why,
+                "bytes_before": tensor.bytes_before,
+                "bytes_after": tensor.bytes_after,
+            })
+        })
+        .collect();
+    json!({
+        "bits": 6,
+        "group_size": summary.scheme.group.to_string(),
+        "scale_rule": summary.scheme.rule.name(),
+        "scale_type": summary.scheme.scale_type.float_type().name(),
+        "bytes_before": summary.total().bytes_before,
+        "tensor_bytes": summary.total().bytes_after,
+        "header_bytes": summary.header_bytes(),
+        "total_bytes": summary.file_bytes(),
+        "theory_bytes": summary.theory_bytes(),
+        "quantized": totals(summary.quantized()),
+        "kept": kept,
+        "tied": totals(summary.tied()),
+        "files": files,
+        "tensors": tensors,
+    })
+}
+
+fn totals(totals: Totals) -> Value {
+    json!({
+        "tensors": totals.tensors,
+        "weights": totals.weights,
+        "bytes_before": totals.bytes_before,
+        "bytes_after": totals.bytes_after,
+        "bits_per_weight": totals.bits_per_weight(),
+    })
+}
