@@ -1,0 +1,155 @@
+"""Models in place: dense modules out, packed ones in, and back."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from flexq.torch import policy
+from flexq.torch.embedding import FlexQEmbedding
+from flexq.torch.experts import FlexQExperts
+from flexq.torch.layout import Scheme
+from flexq.torch.linear import FlexQLinear
+from flexq.torch.module import PackedWeight, prepare
+from flexq.torch.report import Coverage, coverage
+from flexq.torch.select import choose
+
+
+def quantize_model_(
+    model: nn.Module,
+    *,
+    preset: str = "linear",
+    scheme: Scheme | None = None,
+    act_bits: int | str = "auto",
+    act_bits_overrides: Mapping[str, int | str] | None = None,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+) -> Coverage:
+    """Quantizes a model in place, module by module, each on the device it is on.
+
+    Args:
+        model: any module; its linear layers, embeddings and fused experts are candidates.
+        preset: `linear` (all linear layers and experts but lm_head) or `full` (also
+            embeddings and lm_head).
+        scheme: how weights are quantized.
+        act_bits: `auto`, 16, 8 or 6.
+        act_bits_overrides: settings for modules that a pattern selects; the first match counts.
+        include: patterns of weights to quantize although the preset leaves them alone.
+        exclude: patterns of weights to keep.
+
+    Returns:
+        What was quantized and what was not.
+
+    Raises:
+        ValueError: nothing to quantize, or a pattern that matches nothing.
+        flexq.NonFiniteError: a weight that is NaN or infinite.
+    """
+    scheme = scheme or Scheme()
+    choice = choose(model, preset, include, exclude)
+    if not choice.targets:
+        raise ValueError(f"{type(model).__name__} has no weight to quantize")
+    replace_(model, choice.modules(), scheme, act_bits, act_bits_overrides or {})
+    return coverage(prepare(model), choice.kept)
+
+
+def replace_(
+    model: nn.Module,
+    modules: Mapping[str, str],
+    scheme: Scheme,
+    act_bits: int | str,
+    overrides: Mapping[str, int | str],
+) -> None:
+    """Quantizes the modules named, each with its kind (see `flexq.torch.select`), in place."""
+    tables: dict[int, PackedWeight] = {}
+    for name, kind in modules.items():
+        dense = model.get_submodule(name)
+        packed = _quantized(name, kind, dense, scheme, act_bits, overrides, tables)
+        model.set_submodule(name, packed)
+
+
+def _quantized(
+    name: str,
+    kind: str,
+    dense: nn.Module,
+    scheme: Scheme,
+    act_bits: int | str,
+    overrides: Mapping[str, int | str],
+    tables: dict[int, PackedWeight],
+) -> PackedWeight:
+    """The packed counterpart of a module; `tables` remembers by weight what was packed."""
+    packed = empty_like(name, kind, dense, scheme, act_bits, overrides)
+    if isinstance(packed, FlexQExperts):
+        for weight in packed.WEIGHTS:
+            packed.assign_quantized(weight, getattr(dense, weight), scheme)
+        return packed
+    # a tied lm_head stays tied: both modules hold the same parameters
+    twin = tables.setdefault(id(dense.weight), packed)
+    if twin is packed:
+        packed.assign_quantized("weight", dense.weight, scheme)
+    else:
+        packed.assign("weight", *twin.packed("weight"), dense.weight.shape[-1])
+    if isinstance(packed, FlexQLinear):
+        packed.bias = dense.bias
+    return packed
+
+
+def empty_like(
+    name: str,
+    kind: str,
+    dense: nn.Module,
+    scheme: Scheme,
+    act_bits: int | str,
+    overrides: Mapping[str, int | str],
+) -> PackedWeight:
+    """The packed counterpart of a module with its sizes and settings, without memory.
+
+    Args:
+        name: the full name of the module, which overrides are matched with.
+        kind: `linear`, `embedding` or `experts`, as `flexq.torch.select` gives it.
+        dense: the module.
+        scheme: how weights are quantized.
+        act_bits: the general setting.
+        overrides: settings by pattern.
+    """
+
+    def bits(module: str) -> int | str:
+        return policy.spell(policy.for_module(module, act_bits, overrides))
+
+    packed: PackedWeight
+    if kind == "experts":
+        gate_up, down = (bits(f"{name}.{weight}") for weight in FlexQExperts.WEIGHTS)
+        packed = FlexQExperts(dense, scheme=scheme, act_bits=(gate_up, down), device="meta")
+    elif isinstance(dense, nn.Embedding):
+        packed = FlexQEmbedding(
+            dense.num_embeddings,
+            dense.embedding_dim,
+            dense.padding_idx,
+            scheme=scheme,
+            device="meta",
+            dtype=dense.weight.dtype,
+        )
+    else:
+        packed = FlexQLinear(
+            dense.in_features,
+            dense.out_features,
+            dense.bias is not None,
+            scheme=scheme,
+            act_bits=bits(name),
+            device="meta",
+            dtype=dense.weight.dtype,
+        )
+    return packed.train(dense.training)
+
+
+def dequantize_model_(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Replaces every flexq module by the dense one with the dequantized weights, in place."""
+    tables: dict[int, nn.Parameter] = {}
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, PackedWeight):
+            continue
+        dense = module.to_dense(dtype)
+        if not isinstance(module, FlexQExperts):
+            packed, _ = module.packed("weight")
+            dense.weight = tables.setdefault(id(packed), dense.weight)
+        model.set_submodule(name, dense)
+    return model

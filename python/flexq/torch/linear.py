@@ -1,0 +1,94 @@
+"""A linear layer on packed weights."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from flexq.torch import policy
+from flexq.torch.layout import Scheme
+from flexq.torch.module import PackedWeight
+
+
+class FlexQLinear(PackedWeight):
+    """`y = x @ W.T + bias` with W `[out_features, in_features]` in 6 bits.
+
+    Args:
+        in_features: K.
+        out_features: N.
+        bias: whether there is a bias `[N]`.
+        scheme: how the weight is quantized.
+        act_bits: `auto`, 16, 8 or 6.
+        device: where to make the parameters.
+        dtype: type of the bias.
+    """
+
+    weight_packed: nn.Parameter
+    weight_scale: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = False,
+        *,
+        scheme: Scheme | None = None,
+        act_bits: int | str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        scheme = scheme or Scheme()
+        super().__init__(scheme.group_size)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.act_bits = policy.parse(act_bits)
+        self.declare("weight", (out_features, in_features), scheme.scale_dtype, device)
+        self.register_parameter(
+            "bias",
+            nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None,
+        )
+
+    @classmethod
+    def from_linear(
+        cls, linear: nn.Linear, *, scheme: Scheme | None = None, act_bits: int | str = "auto"
+    ) -> Self:
+        """The quantized counterpart of `linear`, on the same device; its bias is shared."""
+        scheme = scheme or Scheme()
+        module = cls(
+            linear.in_features, linear.out_features, scheme=scheme, act_bits=act_bits, device="meta"
+        )
+        module.assign_quantized("weight", linear.weight, scheme)
+        module.bias = linear.bias
+        return module.train(linear.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `[..., K]` in float16, bfloat16 or float32; the result `[..., N]` likewise."""
+        (rows,) = self.rows("weight")
+        out: Tensor = torch.ops.flexq.linear(
+            x,
+            self.weight_packed,
+            self.weight_scale,
+            self.bias,
+            rows,
+            self.group_size,
+            self.act_bits,
+        )
+        return out
+
+    def to_dense(self, dtype: torch.dtype) -> nn.Linear:
+        """The `nn.Linear` with the dequantized weight."""
+        linear = nn.Linear(
+            self.in_features, self.out_features, self.bias is not None, device="meta", dtype=dtype
+        )
+        linear.weight = nn.Parameter(self.dequantize("weight", dtype), requires_grad=False)
+        linear.bias = self.bias if self.bias is None else nn.Parameter(self.bias.to(dtype))
+        return linear.train(self.training)
+
+    def extra_repr(self) -> str:
+        """Sizes and settings, as `print(model)` shows them."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, group_size={self.group_size or 'row'}, "
+            f"act_bits={policy.spell(self.act_bits)}"
+        )

@@ -1,0 +1,85 @@
+"""Which weights a checkpoint holds packed, by the names the model gives them."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+PACKED, SCALE = "_packed", "_scale"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a file: its safetensors type and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PackedEntry:
+    """A weight of the model that the checkpoint holds packed.
+
+    Attributes:
+        name: its name in the checkpoint, without `_packed`; one of several where the
+            checkpoint keeps experts apart.
+        packed: the stored codes.
+        scale: the stored scales.
+    """
+
+    name: str
+    packed: Stored
+    scale: Stored
+
+
+def read_headers(files: Iterable[str]) -> dict[str, Stored]:
+    """Every tensor of safetensors files, by name, without reading data."""
+    tensors = {}
+    for file in files:
+        with Path(file).open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            tensors[name] = Stored(entry["dtype"], tuple(entry["shape"]))
+    return tensors
+
+
+def packed_weights(
+    model: Any, tensors: dict[str, Stored]
+) -> tuple[dict[str, PackedEntry], set[str]]:
+    """Translates the names of a checkpoint into those of `model`.
+
+    Returns:
+        Packed weights by parameter name (`model.layers.0.mlp.up_proj.weight`), and the
+        parameter names of the other tensors.
+
+    Raises:
+        ValueError: packed codes without scales.
+    """
+    mapping = get_model_conversion_mapping(model)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    expected = model.state_dict()
+
+    def parameter(name: str) -> str:
+        renamed, _ = rename_source_key(
+            name, renamings, converters, model.base_model_prefix, expected
+        )
+        return str(renamed)
+
+    packed: dict[str, PackedEntry] = {}
+    dense: set[str] = set()
+    for name, stored in tensors.items():
+        base = name.removesuffix(PACKED)
+        if base != name and stored.dtype == "U8":
+            if base + SCALE not in tensors:
+                raise ValueError(f"{name}: its scales {base + SCALE} are missing")
+            packed[parameter(base)] = PackedEntry(base, stored, tensors[base + SCALE])
+        elif name.removesuffix(SCALE) + PACKED not in tensors:
+            dense.add(parameter(name))
+    return packed, dense
