@@ -1,0 +1,188 @@
+//! Kernels, one set per instruction set, chosen at run time.
+//!
+//! Every set gives the same bytes for quantization, packing and dequantization and
+//! the same numbers for integer products; [`scalar`] says in plain Rust what those
+//! are. Only this module and its children use intrinsics.
+
+mod scalar;
+mod stripes;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use crate::dtype::FloatType;
+use crate::error::{Error, Result};
+use crate::qtensor::QTensor;
+use crate::scheme::{Group, ScaleType, Scheme};
+
+pub(crate) use stripes::{Stripe, Stripes};
+
+/// The environment variable that restricts detection: `scalar`, `avx2` or `avx512`.
+pub const ISA_VARIABLE: &str = "FLEXQ_ISA";
+
+/// A set of kernels, named after the instructions it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Portable Rust, the reference of all others.
+    Scalar,
+}
+
+impl Isa {
+    /// Every set this program was built with, slowest first.
+    pub const ALL: [Self; 1] = [Self::Scalar];
+
+    /// The name that [`ISA_VARIABLE`] takes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+        }
+    }
+
+    /// Whether this processor has the instructions.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+        }
+    }
+
+    /// The fastest available set, or the one that [`ISA_VARIABLE`] names if it is available.
+    #[must_use]
+    pub fn detect() -> Self {
+        static DETECTED: OnceLock<Isa> = OnceLock::new();
+        *DETECTED.get_or_init(|| {
+            let wanted = std::env::var(ISA_VARIABLE).ok().and_then(|name| name.parse::<Self>().ok());
+            wanted.filter(|isa| isa.is_available()).unwrap_or_else(|| {
+                Self::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Self::Scalar)
+            })
+        })
+    }
+
+    pub(crate) fn kernels(self) -> &'static Kernels {
+        match self {
+            Self::Scalar => &scalar::KERNELS,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| Error::unknown("instruction set", name, "scalar, avx2, avx512"))
+    }
+}
+
+/// Why a row could not be quantized.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    /// The first element that is not finite.
+    NonFinite { column: usize, value: f32 },
+    /// The first group whose scale rounds to infinity.
+    Overflow { group: usize, scale: f32 },
+}
+
+/// Memory that kernels reuse between rows and calls.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub floats: Vec<f32>,
+    pub codes: Vec<i8>,
+    pub sums: Vec<f32>,
+}
+
+/// Packed weight rows, all of them, as kernels see them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weights<'a> {
+    pub packed: &'a [u8],
+    pub scales: &'a [u8],
+    pub columns: usize,
+    pub group: Group,
+    pub scale_type: ScaleType,
+}
+
+impl<'a> Weights<'a> {
+    pub fn new(w: &'a QTensor) -> Self {
+        let scheme = w.scheme();
+        Self {
+            packed: w.packed(),
+            scales: w.scales(),
+            columns: w.columns(),
+            group: scheme.group,
+            scale_type: scheme.scale_type,
+        }
+    }
+
+    /// Packed codes of row `n`.
+    pub fn packed_row(&self, n: usize) -> &'a [u8] {
+        let bytes = crate::layout::packed_row_bytes(self.columns);
+        &self.packed[n * bytes..][..bytes]
+    }
+
+    /// Scales of row `n`, little-endian.
+    pub fn scales_row(&self, n: usize) -> &'a [u8] {
+        let bytes = self.group.count(self.columns) * 2;
+        &self.scales[n * bytes..][..bytes]
+    }
+}
+
+/// Columns whose integer products are summed exactly before scales apply: the weight
+/// group, but never more than the 128 columns of an activation group.
+pub(crate) fn segment_width(group: Group) -> usize {
+    match group {
+        Group::Columns(columns) => columns.min(ACTIVATION_GROUP),
+        Group::Row => ACTIVATION_GROUP,
+    }
+}
+
+/// Columns per activation scale.
+pub(crate) const ACTIVATION_GROUP: usize = 128;
+
+/// Quantized activations `[M, K]`, each row padded with zeros to a multiple of 128.
+#[derive(Debug, Default)]
+pub(crate) struct QuantizedRows {
+    pub rows: usize,
+    /// `ceil(K / 128) * 128`.
+    pub stride: usize,
+    /// `[rows, stride]`, codes in -127..=127.
+    pub codes: Vec<i8>,
+    /// `[rows, ceil(K / 128)]`, the scale of each 128 columns.
+    pub scales: Vec<f32>,
+    /// `[rows, stride / segment]`, the sum of the codes of each segment.
+    pub sums: Vec<i32>,
+}
+
+/// The functions of one instruction set. A table is reachable only through
+/// [`Isa::kernels`] of an available set, so its functions may rely on the instructions.
+pub(crate) struct Kernels {
+    /// Quantizes and packs one row.
+    pub quantize_row: fn(&Scheme, FloatType, &[u8], &mut [u8], &mut [u8], &mut Scratch) -> Result<(), Fault>,
+    /// Packed codes and scales of one row to floats.
+    pub dequantize_row: fn(&Scheme, &[u8], &[u8], FloatType, &mut [u8], &mut Scratch),
+    /// Packed codes of one row to signed codes.
+    pub unpack_row: fn(&[u8], &mut [i8]),
+    /// Signed codes of one row, in -32..=31, to packed codes.
+    pub pack_row: fn(&[i8], &mut [u8]),
+    /// Floats to f32.
+    pub to_f32: fn(FloatType, &[u8], &mut [f32]),
+    /// f32 to floats, half to even.
+    pub from_f32: fn(FloatType, &[f32], &mut [u8]),
+    /// Largest magnitude; NaN when an element is not finite.
+    pub abs_max: fn(&[f32]) -> f32,
+    /// `clamp(rne(x / scale), -limit, limit)`; the scale is positive.
+    pub quantize_activations: fn(&[f32], f32, f32, &mut [i8]),
+    /// Products of the stripe's weight rows with quantized activations.
+    pub multiply_codes: fn(&Weights<'_>, &QuantizedRows, &mut Stripe<'_>, &mut Scratch),
+    /// Products of the stripe's weight rows with f32 activations `[M, K]`.
+    pub multiply_floats: fn(&Weights<'_>, &[f32], &mut Stripe<'_>, &mut Scratch),
+}

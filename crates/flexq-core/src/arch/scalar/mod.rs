@@ -1,0 +1,27 @@
+//! The kernels in plain Rust: what every other set must equal.
+
+mod activations;
+mod convert;
+mod matmul;
+mod pack;
+mod quantize;
+mod scale;
+
+use super::Kernels;
+
+pub(super) use convert::{from_f32, to_f32};
+pub(super) use pack::{dequantize_row, pack_row, unpack_row};
+pub(super) use quantize::{quantize_group, quantize_row};
+
+pub(super) static KERNELS: Kernels = Kernels {
+    quantize_row,
+    dequantize_row,
+    unpack_row,
+    pack_row,
+    to_f32,
+    from_f32,
+    abs_max: activations::abs_max,
+    quantize_activations: activations::quantize_activations,
+    multiply_codes: matmul::multiply_codes,
+    multiply_floats: matmul::multiply_floats,
+};

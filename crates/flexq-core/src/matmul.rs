@@ -1,0 +1,124 @@
+//! Products of activations with a packed weight.
+//!
+//! # The arithmetic
+//! `y[m, n] = sum over k of x[m, k] w[n, k]`, that is `x` times the transposed weight.
+//!
+//! With quantized activations (see [`activations`](crate::activations)) the columns are
+//! cut into segments of the weight group's width, but at most 128. From left to right,
+//! each adds `(sx * sw) * f32(dot)` in single precision, unfused, where `dot` is the exact
+//! integer product of its codes. The result is the same for every instruction set, number
+//! of threads and number of rows.
+//!
+//! With A16, `x` is multiplied with `code * scale` and summed in single precision in an
+//! order that depends on the instruction set but not on the number of threads.
+//!
+//! Both round to the output type at the end, half to even.
+
+use std::cell::RefCell;
+
+use crate::activations::{self, ActivationBits, ActivationGroup};
+use crate::arch::{QuantizedRows, Scratch, Stripes, Weights, segment_width};
+use crate::backend::Cpu;
+use crate::error::{Error, Result};
+use crate::qtensor::QTensor;
+use crate::rows::{FloatRows, FloatRowsMut};
+use crate::threads::{Threads, for_each};
+
+/// How a product is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct MatmulOptions {
+    /// Precision of the activations.
+    pub bits: ActivationBits,
+    /// Columns per activation scale; without effect for A16.
+    pub group: ActivationGroup,
+    /// Threads to use.
+    pub threads: Threads,
+}
+
+/// `out = x w^T`: `x [M, K]`, `w [N, K]`, `out [M, N]`, each of any floating-point type.
+///
+/// # Errors
+/// [`Error::Length`] unless the shapes fit and `w` is a matrix.
+pub fn matmul(
+    x: &FloatRows<'_>,
+    w: &QTensor,
+    options: &MatmulOptions,
+    out: &mut FloatRowsMut<'_>,
+) -> Result<()> {
+    Cpu::default().matmul(x, w, options, out)
+}
+
+/// Memory that a thread keeps between calls.
+#[derive(Default)]
+struct Workspace {
+    x: Vec<f32>,
+    quantized: QuantizedRows,
+}
+
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Cpu {
+    /// [`matmul`] with these kernels.
+    ///
+    /// # Errors
+    /// As [`matmul`].
+    pub fn matmul(
+        self,
+        x: &FloatRows<'_>,
+        w: &QTensor,
+        options: &MatmulOptions,
+        out: &mut FloatRowsMut<'_>,
+    ) -> Result<()> {
+        check_shapes(x, w, out)?;
+        let kernels = self.kernels();
+        let weights = Weights::new(w);
+        let stripes = Stripes::new(out, stripe_width(w.rows(), options.threads));
+        WORKSPACE.with_borrow_mut(|Workspace { x: floats, quantized }| {
+            if let Some(limit) = options.bits.limit() {
+                let segment = segment_width(w.scheme().group);
+                activations::quantize(kernels, x, limit, options.group, segment, floats, quantized);
+                for_each(options.threads, stripes, |mut stripe| {
+                    SCRATCH.with_borrow_mut(|scratch| {
+                        (kernels.multiply_codes)(&weights, quantized, &mut stripe, scratch);
+                    });
+                });
+            } else {
+                floats.resize(x.rows() * x.columns(), 0.0);
+                (kernels.to_f32)(x.dtype(), x.bytes(), floats);
+                for_each(options.threads, stripes, |mut stripe| {
+                    SCRATCH.with_borrow_mut(|scratch| {
+                        (kernels.multiply_floats)(&weights, floats, &mut stripe, scratch);
+                    });
+                });
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Weight rows that a thread takes at a time: a multiple of what kernels work on, few
+/// enough that threads end together.
+fn stripe_width(rows: usize, threads: Threads) -> usize {
+    const STEP: usize = 16;
+    const PIECES_PER_THREAD: usize = 8;
+    (rows / (threads.count() * PIECES_PER_THREAD)).next_multiple_of(STEP).clamp(STEP, 16 * STEP)
+}
+
+fn check_shapes(x: &FloatRows<'_>, w: &QTensor, out: &FloatRowsMut<'_>) -> Result<()> {
+    if w.shape().len() != 2 {
+        return Err(Error::length("dimensions of the weight of a product", 2, w.shape().len()));
+    }
+    if x.columns() != w.columns() {
+        return Err(Error::length("columns of the activations", w.columns(), x.columns()));
+    }
+    if out.rows() != x.rows() {
+        return Err(Error::length("rows of the output", x.rows(), out.rows()));
+    }
+    if out.columns() != w.rows() {
+        return Err(Error::length("columns of the output", w.rows(), out.columns()));
+    }
+    Ok(())
+}
