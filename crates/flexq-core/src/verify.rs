@@ -58,7 +58,8 @@ pub fn verify(file: &File, progress: &(dyn Fn(usize) + Sync)) -> Result<Report> 
     Ok(Report {
         entries: file.entries().len(),
         quantized: manifest.tensors().len(),
-        bytes: file.header_bytes() as u64 + file.entries().iter().map(|entry| entry.nbytes() as u64).sum::<u64>(),
+        bytes: file.header_bytes() as u64
+            + file.entries().iter().map(|entry| entry.nbytes() as u64).sum::<u64>(),
         faults: header.into_iter().chain(checks.into_iter().flatten()).collect(),
     })
 }

@@ -63,13 +63,12 @@ impl Plan {
         shape: Vec<usize>,
     ) -> Result<EntryId, FormatError> {
         let name = name.into();
+        self.check_free(&name)?;
         if shape.len() > header::MAX_RANK {
             return Err(FormatError::Rank { tensor: name, limit: header::MAX_RANK, found: shape.len() });
         }
         let bytes = header::nbytes(&name, dtype, &shape)?;
-        if name == METADATA || self.tensors.contains_key(&name) || !self.names.insert(name.clone()) {
-            return Err(FormatError::NameClash { name });
-        }
+        self.names.insert(name.clone());
         self.entries.push(Entry { name, dtype, shape, range: 0..bytes });
         Ok(EntryId(self.entries.len() - 1))
     }
@@ -85,8 +84,8 @@ impl Plan {
     ) -> Result<(EntryId, EntryId), FormatError> {
         let name = name.into();
         let [(codes, codes_shape), (scales, scales_shape)] = description.parts(&name)?;
-        if self.names.contains(&name) || self.tensors.contains_key(&name) {
-            return Err(FormatError::NameClash { name });
+        for taken in [&name, &packed_name(&name), &scale_name(&name)] {
+            self.check_free(taken)?;
         }
         let codes = self.add(packed_name(&name), codes, codes_shape)?;
         let scales = self.add(scale_name(&name), scales, scales_shape)?;
@@ -129,6 +128,14 @@ impl Plan {
         metadata == wanted
             && file.manifest().is_some_and(|manifest| manifest.tensors == self.tensors)
             && layout.is_ok_and(|layout| layout.entries == file.entries())
+    }
+
+    /// Refuses a name that a tensor has, stored or logical.
+    fn check_free(&self, name: &str) -> Result<(), FormatError> {
+        if name == METADATA || self.names.contains(name) || self.tensors.contains_key(name) {
+            return Err(FormatError::NameClash { name: name.into() });
+        }
+        Ok(())
     }
 
     /// In the order they were added, which is that of their ids.
