@@ -13,7 +13,7 @@ from pathlib import Path
 
 import flexq
 from flexq.eval import chart, evaluate
-from flexq.eval.checkpoint import Tensors, open_checkpoint, to_float32
+from flexq.eval.checkpoint import Tensors, to_float32
 from flexq.eval.llama import Llama
 from flexq.eval.report import print_table, progress
 from flexq.eval.score import Score, score
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"packed {model} in {1e3 * (middle - began):.0f} ms, ", end="")
     print(f"every checksum verified in {1e3 * (checked - middle):.0f} ms, now opened from {packed}")
 
-    before, after = open_checkpoint(model), open_checkpoint(packed)
+    before, after = flexq.load_file(model), flexq.load_file(packed)
     sizes = print_sizes(model, packed, before, after)
     print_errors(before, after)
     scores = print_perplexities(model, packed, before, after, arguments)

@@ -13,7 +13,7 @@ import numpy as np
 
 import flexq
 from flexq.eval import chart
-from flexq.eval.checkpoint import open_checkpoint, to_float32
+from flexq.eval.checkpoint import to_float32
 from flexq.eval.llama import HEAD, Llama
 from flexq.eval.report import print_table, progress
 from flexq.eval.sensitivity import Sensitivity, Subject, measure, recommend
@@ -54,7 +54,7 @@ def analyze(
         ValueError: if the model is packed already.
     """
     model = Path(model)
-    tensors = open_checkpoint(model)
+    tensors = flexq.load_file(model)
     if any(isinstance(tensor, flexq.QTensor) for tensor in tensors.values()):
         raise ValueError(f"{model}: its weights are packed already: analyze the unquantized model")
     plain = Build().model(model, tensors, Variant("float"))

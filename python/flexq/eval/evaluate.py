@@ -10,7 +10,6 @@ from typing import Any
 
 import flexq
 from flexq.eval import chart
-from flexq.eval.checkpoint import open_checkpoint
 from flexq.eval.report import print_table, progress
 from flexq.eval.score import Score, score
 from flexq.eval.text import load_text
@@ -49,7 +48,7 @@ def evaluate(
         ValueError: for an unknown variant, or one that packed weights cannot give.
     """
     model = Path(model)
-    tensors = open_checkpoint(model)
+    tensors = flexq.load_file(model)
     packed = any(isinstance(tensor, flexq.QTensor) for tensor in tensors.values())
     if variants is None:
         variants = [name for name in STANDARD if not packed or name.startswith("w6")]
@@ -65,7 +64,7 @@ def evaluate(
         variant = Variant.parse(name, policy)
         other = reference is not None and variant.weight_bits is None
         source = Path(reference) if other and reference is not None else model
-        models[name] = build.model(source, open_checkpoint(source) if other else tensors, variant)
+        models[name] = build.model(source, flexq.load_file(source) if other else tensors, variant)
     return score(models, variants[0], sequences, progress)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import flexq
 from flexq.eval.checkpoint import Tensor, Tensors, to_float32
 from flexq.eval.simulate import Floats, Ids
 
@@ -257,5 +258,11 @@ def load_llama(
             if f"{name}{projection}.bias" in tensors:
                 biases[name + projection] = to_float32(tensors[f"{name}{projection}.bias"])
     linears = {name: linear(name, matrix) for name, matrix in matrices.items()}
+    return Llama(config, _embedding(table), norms, linears, biases)
+
+
+def _embedding(table: Tensor) -> Callable[[Ids], Floats]:
+    if isinstance(table, flexq.QTensor):
+        return lambda ids: flexq.embedding(ids, table, np.float32)
     vectors = to_float32(table)
-    return Llama(config, lambda ids: vectors[ids], norms, linears, biases)
+    return lambda ids: vectors[ids]
