@@ -53,6 +53,15 @@ pub enum Command {
     Plan(PlanArgs),
     /// Check every bit of a packed checkpoint
     Verify(VerifyArgs),
+    /// Turn a packed checkpoint back into floats
+    #[command(after_help = UNPACK_EXAMPLES)]
+    Unpack(UnpackArgs),
+    /// Write a packed checkpoint in another format
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
+    /// Take over a 6-bit checkpoint of compressed-tensors, codes and scales as they are
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(ImportArgs),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completions {
@@ -77,6 +86,25 @@ const PLAN_EXAMPLES: &str = "\
 Examples:
   flexq-pack plan Llama-3.1-8B/config.json
   flexq-pack plan --preset full Llama-3.1-8B";
+
+const UNPACK_EXAMPLES: &str = "\
+Examples:
+  flexq-pack unpack packed floats                  in the types it was packed from
+  flexq-pack unpack --dtype bf16 packed floats";
+
+const EXPORT_EXAMPLES: &str = "\
+The output is a dense `pack-quantized` checkpoint, which compressed-tensors 0.18 and later,
+and what builds on it, can open. Codes and scales are the same bytes.
+
+Example:
+  flexq-pack export --to compressed-tensors packed exported";
+
+const IMPORT_EXAMPLES: &str = "\
+Symmetric 6-bit weights are taken over exactly: dense ones (`pack-quantized`) and those that
+take a byte per code (`int-quantized`, `naive-quantized`), which become a quarter smaller.
+
+Example:
+  flexq-pack import Llama-3.1-8B-W6A8 packed";
 
 const COMPLETION_EXAMPLES: &str = "\
 Example:
@@ -112,7 +140,7 @@ pub struct VerifyArgs {
 }
 
 /// How output is written.
-#[derive(Debug, Args)]
+#[derive(Clone, Copy, Debug, Args)]
 pub struct WriteArgs {
     /// Threads to work with (default: all); the output does not depend on it
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
@@ -127,9 +155,48 @@ pub struct WriteArgs {
 
 impl WriteArgs {
     /// The same for the library.
-    pub fn options(&self) -> WriteOptions {
+    pub fn options(self) -> WriteOptions {
         WriteOptions { threads: Threads::new(self.threads), force: self.force, sync: self.sync }
     }
+}
+
+/// `unpack`.
+#[derive(Debug, Args)]
+pub struct UnpackArgs {
+    /// Packed directory or file; it is not touched
+    pub input: PathBuf,
+    /// Directory or file to write
+    pub output: PathBuf,
+    /// Type of the floats (default: what each tensor was packed from)
+    #[arg(long, value_parser = ["bf16", "f16", "f32"])]
+    pub dtype: Option<String>,
+    #[command(flatten)]
+    pub write: WriteArgs,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Packed directory or file; it is not touched
+    pub input: PathBuf,
+    /// Directory or file to write
+    pub output: PathBuf,
+    /// The format
+    #[arg(long, value_parser = ["compressed-tensors"], default_value = "compressed-tensors")]
+    pub to: String,
+    #[command(flatten)]
+    pub write: WriteArgs,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Directory of compressed-tensors; it is not touched
+    pub input: PathBuf,
+    /// Directory to write
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub write: WriteArgs,
 }
 
 /// What is quantized, and how.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::checkpoint::CheckpointError;
 use crate::format::FormatError;
+use crate::interop::InteropError;
 use crate::pipeline::PipelineError;
 use crate::plan::PlanError;
 use crate::select::SelectError;
@@ -124,6 +125,23 @@ pub enum Error {
         #[source]
         fault: PlanError,
     },
+    /// A checkpoint that has no equal in the other format.
+    #[error("{}: {fault}", path.display())]
+    Interop {
+        /// The checkpoint or its file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        fault: InteropError,
+    },
+    /// A failure at one tensor.
+    #[error("tensor {tensor:?}: {source}")]
+    Tensor {
+        /// Its name.
+        tensor: String,
+        /// What failed.
+        source: Box<Self>,
+    },
     /// Work that was told to stop.
     #[error("interrupted")]
     Interrupted,
@@ -155,15 +173,24 @@ impl Error {
         Self::Pipeline { path: path.into(), fault }
     }
 
+    /// An [`Error::Interop`].
+    pub fn interop(path: impl Into<PathBuf>, fault: InteropError) -> Self {
+        Self::Interop { path: path.into(), fault }
+    }
+
     /// The same error, naming the tensor it happened in where that is not yet known.
     #[must_use]
     pub fn in_tensor(mut self, name: &str) -> Self {
-        if let Self::NonFinite { tensor, .. } | Self::ScaleOverflow { tensor, .. } = &mut self
-            && tensor.is_empty()
-        {
-            name.clone_into(tensor);
+        match &mut self {
+            Self::NonFinite { tensor, .. } | Self::ScaleOverflow { tensor, .. } if tensor.is_empty() => {
+                name.clone_into(tensor);
+                self
+            }
+            Self::Unknown { .. } | Self::Length { .. } => {
+                Self::Tensor { tensor: name.to_owned(), source: Box::new(self) }
+            }
+            _ => self,
         }
-        self
     }
 
     /// The same error, its row counted from `first` rows earlier.

@@ -11,8 +11,8 @@
 //! 3. `S` is `s` rounded to the scale type. If `S` is infinite, that is
 //!    [`Error::ScaleOverflow`]. If `S` is zero, the stored scale is +0 and all codes are 0.
 //! 4. For `mse` only: the candidates are `s * c`, rounded to the scale type, for `c` in
-//!    1.00, 0.98, 0.96, 0.94, 0.92, 0.90, 0.88, 0.86, 0.84, 0.82, 0.80, 0.78, 0.76, 0.73,
-//!    0.70, 1.02 (each the nearest f32). `S` is the first candidate `C` with the least
+//!    1, 0.99, 0.98, 0.97, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 1.01, 1.02, 1.03,
+//!    1.05 (each the nearest f32). `S` is the first candidate `C` with the least
 //!    `e(C) * (r * r)`, where `r = C / S0` and `S0` is the first candidate. With
 //!    `t = w * (1 / C)`, each `d = t - clamp(rne(t), -32, 31)`; `e` is the sum of `d * d`:
 //!    element `i` of the group adds to lane `i mod 16` of 16 lanes that start at 0, in
@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::layout;
 use crate::qtensor::QTensor;
 use crate::rows::FloatRows;
-use crate::scheme::Scheme;
+use crate::scheme::{ScaleRule, Scheme};
 use crate::threads::{Threads, for_each};
 
 /// Bytes of source that a thread takes at a time: they and their packed form fit the
@@ -99,6 +99,9 @@ impl Cpu {
         scales: &mut [u8],
         threads: Threads,
     ) -> Result<()> {
+        if scheme.rule == ScaleRule::Imported {
+            return Err(Error::unknown("scale rule to quantize by", scheme.rule, "absmax31, absmax32s, mse"));
+        }
         let (rows, columns) = (src.rows(), src.columns());
         let (packed_bytes, scale_bytes) = layout::sizes(rows, columns, scheme.group)?;
         check_length("bytes of packed codes", Some(packed_bytes), rows, columns, packed.len())?;

@@ -86,10 +86,12 @@ pub enum ScaleRule {
     AbsMax32s,
     /// The candidate around `m / -32` with the least squared error.
     Mse,
+    /// None of ours: codes and scales came together from another program's file.
+    Imported,
 }
 
 impl ScaleRule {
-    /// Every rule, in order of cost.
+    /// Every rule to quantize by, in order of cost.
     pub const ALL: [Self; 3] = [Self::AbsMax31, Self::AbsMax32s, Self::Mse];
 
     /// The stored name.
@@ -99,6 +101,7 @@ impl ScaleRule {
             Self::AbsMax31 => "absmax31",
             Self::AbsMax32s => "absmax32s",
             Self::Mse => "mse",
+            Self::Imported => "imported",
         }
     }
 }
@@ -115,6 +118,7 @@ impl FromStr for ScaleRule {
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL
             .into_iter()
+            .chain([Self::Imported])
             .find(|rule| rule.name() == name)
             .ok_or_else(|| Error::unknown("scale rule", name, "absmax31, absmax32s, mse"))
     }

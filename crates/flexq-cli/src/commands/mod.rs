@@ -1,9 +1,12 @@
 //! One module per command.
 
 mod completions;
+mod export;
+mod import;
 mod pack;
 mod plan;
 mod summary;
+mod unpack;
 mod verify;
 mod work;
 
@@ -17,6 +20,9 @@ pub fn run(command: &Command, console: &Console) -> Result<Code, Failure> {
         Command::Pack(args) => pack::run(args, console),
         Command::Plan(args) => plan::run(args, console),
         Command::Verify(args) => verify::run(args, console),
+        Command::Unpack(args) => unpack::run(args, console),
+        Command::Export(args) => export::run(args, console),
+        Command::Import(args) => import::run(args, console),
         Command::Completions { shell } => completions::run(*shell),
     }
 }

@@ -14,24 +14,20 @@ pub fn run(args: &PackArgs, console: &Console) -> Result<Code, Failure> {
         let progress = console.progress("packing");
         pack(&args.input, &args.output, &options, progress.as_ref())?
     };
+    let threads = options.write.threads.count();
     console.result(
         || {
             json!({
                 "input": args.input,
                 "output": args.output,
-                "seconds": report.work.duration.as_secs_f64(),
-                "threads": options.write.threads.count(),
-                "bytes_read": report.work.bytes_read,
-                "resumed": report.work.resumed,
-                "copied": report.work.copied,
-                "left_out": report.work.left_out,
+                "work": work::json(&report.work, threads),
                 "result": summary::json(&report.summary),
             })
         },
         |out| {
             writeln!(out, "Packed {} into {}", args.input.display(), args.output.display())?;
             summary::write(out, &report.summary)?;
-            work::write(out, &report.work, options.write.threads.count())
+            work::write(out, &report.work, threads)
         },
     )?;
     Ok(Code::Success)

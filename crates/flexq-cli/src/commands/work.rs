@@ -3,8 +3,23 @@
 use std::io::{self, Write};
 
 use flexq_core::pipeline::WriteReport;
+use serde_json::{Map, Value, json};
 
 use crate::human;
+
+/// What happened, for machines.
+pub fn json(report: &WriteReport, threads: usize) -> Map<String, Value> {
+    let fields = [
+        ("total_bytes", json!(report.file_bytes)),
+        ("seconds", json!(report.duration.as_secs_f64())),
+        ("threads", json!(threads)),
+        ("bytes_read", json!(report.bytes_read)),
+        ("resumed", json!(report.resumed)),
+        ("copied", json!(report.copied)),
+        ("left_out", json!(report.left_out)),
+    ];
+    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
 
 /// The lines after a summary.
 pub fn write(out: &mut dyn Write, report: &WriteReport, threads: usize) -> io::Result<()> {

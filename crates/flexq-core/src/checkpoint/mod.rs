@@ -115,6 +115,13 @@ impl Checkpoint {
         &self.shards
     }
 
+    /// Bytes of all safetensors files.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        let headers: usize = self.shards.iter().map(|shard| shard.file.header_bytes()).sum();
+        headers as u64 + self.entries().map(|entry| entry.nbytes() as u64).sum::<u64>()
+    }
+
     /// Every stored tensor, file by file, in the order of the data.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.shards.iter().flat_map(|shard| shard.file.entries())

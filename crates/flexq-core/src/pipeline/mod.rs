@@ -4,20 +4,23 @@
 //! several threads fills them, and each file gets its name when it is complete. A run
 //! that was killed is taken up by the next: it keeps the files whose checksums hold.
 
-mod action;
+pub(crate) mod action;
 mod card;
-mod engine;
+pub(crate) mod document;
+pub(crate) mod engine;
 mod error;
-mod job;
+pub(crate) mod job;
 mod output;
 mod pack;
 mod policy;
 mod progress;
 mod queue;
 mod recipe;
-mod source;
+pub(crate) mod source;
+pub(crate) mod steps;
 mod summary;
 mod tied;
+pub(crate) mod unpack;
 
 pub use error::PipelineError;
 pub use job::{WriteOptions, WriteReport};
@@ -25,3 +28,4 @@ pub use pack::{PackOptions, PackReport, pack, plan_checkpoint, plan_config};
 pub use policy::{ActBits, Policy};
 pub use progress::{Event, Progress};
 pub use summary::{Fate, FileSummary, Summary, TensorSummary, Totals};
+pub use unpack::unpack;

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::action::Action;
+use super::document::quantization_config;
 use super::engine::{Input, Output, Task};
 use super::error::PipelineError;
 use super::job::{FileJob, Job, WriteOptions, WriteReport, open_sources};
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::Entry;
 use crate::layout::packed_row_bytes;
 use crate::plan::tensors_of;
-use crate::scheme::{BITS, Group, Scheme};
+use crate::scheme::Scheme;
 use crate::select::{Candidate, Role, Rules, check_matched, module_of};
 
 /// How to pack.
@@ -183,24 +184,8 @@ impl<'a> Decided<'a> {
     }
 
     fn quantization(&self, config: &ModelConfig) -> Value {
-        let Scheme { group, rule, scale_type } = self.options.scheme;
-        let group = match group {
-            Group::Columns(columns) => Value::from(columns),
-            Group::Row => Value::from("row"),
-        };
-        let mut fields = Map::new();
-        fields.insert("quant_method".into(), "flexq".into());
-        fields.insert("version".into(), crate::format::VERSION.into());
-        fields.insert("bits".into(), BITS.into());
-        fields.insert("group_size".into(), group);
-        fields.insert("scale_rule".into(), rule.name().into());
-        fields.insert("scale_dtype".into(), scale_type.float_type().name().into());
-        for (key, value) in self.options.policy.fields() {
-            fields.insert(key.into(), value);
-        }
-        fields.insert("modules_to_not_convert".into(), self.kept_modules(config).into());
-        fields.insert("embeddings".into(), self.quantized_modules(Role::Embedding).into());
-        fields.into()
+        let PackOptions { rules, scheme, policy, .. } = self.options;
+        quantization_config(scheme, policy, rules, &self.kept_modules(config))
     }
 
     fn quantized_modules(&self, role: Role) -> Vec<&str> {

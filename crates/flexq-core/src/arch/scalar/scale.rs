@@ -5,7 +5,7 @@ use crate::scheme::{ScaleRule, ScaleType};
 /// Steps of the `mse` search, as factors of the `absmax32s` scale. The first is the
 /// scale itself, so that it wins ties.
 pub(in crate::arch) const MSE_FACTORS: [f32; 16] =
-    [1.0, 0.98, 0.96, 0.94, 0.92, 0.9, 0.88, 0.86, 0.84, 0.82, 0.8, 0.78, 0.76, 0.73, 0.7, 1.02];
+    [1.0, 0.99, 0.98, 0.97, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 1.01, 1.02, 1.03, 1.05];
 
 /// Lanes of the partial sums of the `mse` search.
 const LANES: usize = 16;
@@ -30,7 +30,8 @@ pub(in crate::arch) fn scale_bits(rule: ScaleRule, scale_type: ScaleType, w: &[f
 /// and greatest elements, and zero, are `low` and `high`.
 pub(in crate::arch) fn exact_scale(rule: ScaleRule, low: f32, high: f32) -> f32 {
     match rule {
-        ScaleRule::AbsMax31 => high.max(-low) / 31.0,
+        // there is nothing to quantize by `imported`: it is refused before any row is touched
+        ScaleRule::AbsMax31 | ScaleRule::Imported => high.max(-low) / 31.0,
         ScaleRule::AbsMax32s | ScaleRule::Mse => (if high >= -low { high } else { low }) / -32.0,
     }
 }

@@ -1,0 +1,50 @@
+//! `import`: codes and scales of another tool in our format.
+
+use flexq_core::interop::import_compressed_tensors;
+use serde_json::json;
+
+use super::work;
+use crate::args::ImportArgs;
+use crate::console::Console;
+use crate::exit::{Code, Failure};
+use crate::human;
+
+pub fn run(args: &ImportArgs, console: &Console) -> Result<Code, Failure> {
+    let options = args.write.options();
+    let report = {
+        let progress = console.progress("importing");
+        import_compressed_tensors(&args.input, &args.output, options, progress.as_ref())?
+    };
+    let threads = options.threads.count();
+    console.result(
+        || {
+            json!({
+                "input": args.input,
+                "output": args.output,
+                "dense": report.dense,
+                "from_int8": report.from_int8,
+                "bytes_before": report.bytes_before,
+                "work": work::json(&report.work, threads),
+            })
+        },
+        |out| {
+            writeln!(out, "Imported {} into {}", args.input.display(), args.output.display())?;
+            writeln!(
+                out,
+                "  weights   {} of int8 codes made dense, {} dense already; codes and scales unchanged",
+                human::count(report.from_int8 as u64, "tensor"),
+                human::count(report.dense as u64, "tensor"),
+            )?;
+            let (before, after) = (report.bytes_before, report.work.file_bytes);
+            writeln!(
+                out,
+                "  size      {} of what it was ({} to {} bytes)",
+                human::percent(after, before),
+                human::grouped(before),
+                human::grouped(after),
+            )?;
+            work::write(out, &report.work, threads)
+        },
+    )?;
+    Ok(Code::Success)
+}
