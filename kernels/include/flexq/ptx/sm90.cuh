@@ -1,0 +1,187 @@
+// Hopper's own instructions (sm_90a), one per function.
+#pragma once
+
+#include "flexq/types.cuh"
+
+namespace flexq::ptx {
+
+// ---- Barriers in shared memory: a phase ends when `count` threads have arrived and all
+// announced bytes have landed. `parity` is that of the phase waited for.
+
+__device__ __forceinline__ void barrier_init(u32 barrier, u32 count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+
+// Makes initialised barriers visible to the copy engine.
+__device__ __forceinline__ void barrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive_expect(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+
+__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "AGAIN:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra FINISHED;\n"
+      "bra AGAIN;\n"
+      "FINISHED:\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+// ---- Copy engine: global to shared memory, completing on a barrier.
+
+// `bytes` contiguous bytes; both addresses and the size are multiples of 16.
+__device__ __forceinline__ void copy_bulk(u32 shared, const void* global, u32 bytes, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+// The box of a two-dimensional tensor map whose first element is (column, row).
+__device__ __forceinline__ void copy_box(u32 shared, const void* map, i32 column, i32 row,
+                                         u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
+      "l"(map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+
+__device__ __forceinline__ void prefetch_map(const void* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// ---- Warp groups
+
+template <int registers>
+__device__ __forceinline__ void registers_grow() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
+}
+
+template <int registers>
+__device__ __forceinline__ void registers_shrink() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
+}
+
+// Barrier `id` (1 to 15) among `threads` threads.
+__device__ __forceinline__ void named_barrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// Four 8x8 matrices of 16-bit elements, transposed on the way: a lane holds elements
+// (l / 4; 2 (l % 4), + 1) of each and gives the address of column l % 8 of matrix l / 8.
+__device__ __forceinline__ void store_matrix_transposed(u32 shared, const u32 (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(shared),
+               "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+
+__device__ __forceinline__ void store_shared(u32 shared, u32 v) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(v) : "memory");
+}
+
+__device__ __forceinline__ u32 load_shared_u32(u32 shared) {
+  u32 v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(shared) : "memory");
+  return v;
+}
+
+__device__ __forceinline__ float2 load_shared_f32x2(u32 shared) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(shared) : "memory");
+  return v;
+}
+
+// ---- Warp-group matrix products. They run asynchronously: operands in registers must not
+// change until `wgmma_wait` says so.
+
+__device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// Waits until at most `pending` committed groups are unfinished.
+template <int pending>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+}
+
+// Keeps the compiler from moving the computation of an operand across this point.
+__device__ __forceinline__ void pin(float& r) { asm volatile("" : "+f"(r)::"memory"); }
+__device__ __forceinline__ void pin(i32& r) { asm volatile("" : "+r"(r)::"memory"); }
+__device__ __forceinline__ void pin(u32& r) { asm volatile("" : "+r"(r)::"memory"); }
+
+template <class R, int n>
+__device__ __forceinline__ void pin(R (&r)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) pin(r[i]);
+}
+
+// A B operand in shared memory: rows of 128 bytes along K in groups of eight, 128-byte swizzle,
+// `shared` aligned to 1024. Adding (offset / 16) moves along K inside the row or to other rows.
+__device__ __forceinline__ u64 wgmma_operand(u32 shared) {
+  constexpr u64 kGroupBytes = 1024, kSwizzle128 = 1;
+  return u64(shared >> 4) | u64(1) << 16 | (kGroupBytes >> 4) << 32 | kSwizzle128 << 62;
+}
+
+#define FLEXQ_TEN(t) \
+  "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9,"
+#define FLEXQ_R16 FLEXQ_TEN() "%10,%11,%12,%13,%14,%15"
+#define FLEXQ_R32 FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) "%30,%31"
+#define FLEXQ_R64 \
+  FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) FLEXQ_TEN(3) FLEXQ_TEN(4) FLEXQ_TEN(5) "%60,%61,%62,%63"
+#define FLEXQ_C4(c, i) c(d[i]), c(d[i + 1]), c(d[i + 2]), c(d[i + 3])
+#define FLEXQ_C16(c, i) \
+  FLEXQ_C4(c, i), FLEXQ_C4(c, i + 4), FLEXQ_C4(c, i + 8), FLEXQ_C4(c, i + 12)
+#define FLEXQ_C32(c, i) FLEXQ_C16(c, i), FLEXQ_C16(c, i + 16)
+#define FLEXQ_C64(c, i) FLEXQ_C32(c, i), FLEXQ_C32(c, i + 32)
+
+// D [64 x n] = A B (+ D unless `clear`); n / 2 accumulators a thread.
+#define FLEXQ_WGMMA(name, shape, types, scales, Sum, constraint, count, a0, a1, a2, a3, b, p)     \
+  __device__ __forceinline__ void name(Sum(&d)[count], const u32(&a)[4], u64 operand,             \
+                                       bool clear) {                                              \
+    asm volatile("{\n.reg .pred p;\nsetp.eq.u32 p, %" #p ", 0;\nwgmma.mma_async.sync.aligned."    \
+                 shape "." types " {" FLEXQ_R##count "}, {%" #a0 ",%" #a1 ",%" #a2 ",%" #a3       \
+                 "}, %" #b ", p" scales ";\n}"                                                    \
+                 : FLEXQ_C##count(constraint, 0)                                                  \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(operand), "r"(u32(clear)));    \
+  }
+#define FLEXQ_WGMMA_TYPES(shape_n, count, a0, a1, a2, a3, b, p)                                   \
+  FLEXQ_WGMMA(wgmma_f16, "m64" shape_n "k16", "f32.f16.f16", ", 1, 1, 0", float, "+f", count, a0, \
+              a1, a2, a3, b, p)                                                                   \
+  FLEXQ_WGMMA(wgmma_bf16, "m64" shape_n "k16", "f32.bf16.bf16", ", 1, 1, 0", float, "+f", count,  \
+              a0, a1, a2, a3, b, p)                                                               \
+  FLEXQ_WGMMA(wgmma_s8, "m64" shape_n "k32", "s32.s8.s8", "", i32, "+r", count, a0, a1, a2, a3,   \
+              b, p)
+
+FLEXQ_WGMMA_TYPES("n32", 16, 16, 17, 18, 19, 20, 21)
+FLEXQ_WGMMA_TYPES("n64", 32, 32, 33, 34, 35, 36, 37)
+FLEXQ_WGMMA_TYPES("n128", 64, 64, 65, 66, 67, 68, 69)
+
+#undef FLEXQ_WGMMA_TYPES
+#undef FLEXQ_WGMMA
+#undef FLEXQ_C64
+#undef FLEXQ_C32
+#undef FLEXQ_C16
+#undef FLEXQ_C4
+#undef FLEXQ_R64
+#undef FLEXQ_R32
+#undef FLEXQ_R16
+#undef FLEXQ_TEN
+
+}  // namespace flexq::ptx

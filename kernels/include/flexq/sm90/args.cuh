@@ -1,0 +1,43 @@
+// Products on Hopper's warp-group instructions: what a launch must give.
+//
+//   grid    `grid` blocks, at most one a multiprocessor; any number is right
+//   block   128 (groups + 1) threads: `groups` consumer warp groups and a producer
+//   shared  Tile::kSharedBytes of dynamic memory
+//   x       a two-dimensional tensor map of the activations, 128-byte swizzle, zero fill:
+//             16-bit: elements {k, m}, row stride x_stride * 2 bytes (a multiple of 16),
+//                     address a multiple of 16, box {64, m_tile}
+//             int8:   elements {Kpad, m} of the order in layout.cuh, box {128, m_tile}
+//   tiles   ceil(m / m_tile) * ceil(Npad / n_tile), n_tile = 64 row_blocks groups; the first
+//           `split_tiles` are cut along K so that all blocks get equal shares of them, the
+//           rest is dealt out whole
+//   memory  with split_tiles > 0: `partial` of (grid + split_tiles) * n_tile * m_tile floats
+//           (any content), `arrivals` of split_tiles * groups words, zero before and after
+//
+// Results do not depend on timing: partial sums are f32 and added in the order of K.
+#pragma once
+
+#include "flexq/types.cuh"
+
+namespace flexq {
+
+struct alignas(64) TensorMap {
+  u64 opaque[16];
+};
+
+// Mirrored by crates/flexq-cuda/src/launch/hopper.rs.
+struct HopperArgs {
+  TensorMap x;
+  const u8* weights;      // device order
+  const u16* scales;      // [Kpad / segment][Npad]
+  const float* x_scales;  // int8 only: [m], or [Kpad / 128][round_up(m, 4)]
+  const void* bias;       // [n], type bias_type, or null
+  void* y;                // [m][n], type y_type
+  float* partial;
+  u32* arrivals;
+  i32 m, n, k;
+  i32 split_tiles;
+  i32 raster;             // tiles along M that are neighbours in the order of tiles, at least 1
+  Dtype scale_type, bias_type, y_type;
+};
+
+}  // namespace flexq
