@@ -48,3 +48,85 @@ def pack(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     for bit in range(6):
         bits[:, bit : 6 * k : 6] = ((codes.astype(np.int16) + 32) >> bit) & 1
     return np.packbits(bits, axis=1, bitorder="little")
+
+
+def quantize(
+    w: Floats, group_size: int | str = 128, rule: str = "absmax32s", scale_dtype: str = "float16"
+) -> Quantized:
+    """Codes and scales of finite weights `[N, K]` whose scales do not overflow."""
+    w = w.astype(np.float32)
+    stored = FLOAT_TYPES[scale_dtype]
+    codes = np.zeros(w.shape, np.int8)
+    scales = []
+    for columns in groups(w.shape[1], group_size):
+        part = w[:, columns]
+        scale = _scale(part, rule, stored)
+        scales.append(scale)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = np.rint(part / scale.astype(np.float32)[:, None])
+        zero = (scale == 0)[:, None]
+        codes[:, columns] = np.where(zero, 0, np.clip(steps, -32, 31)).astype(np.int8)
+    empty = np.zeros((len(w), 0), stored)
+    return Quantized(codes, np.stack(scales, axis=1) if scales else empty)
+
+
+def _scale(part: NDArray[np.float32], rule: str, stored: Any) -> Floats:
+    """The scale of each row of one group, rounded to the stored type; +0 where it vanishes."""
+    high = part.max(axis=1).clip(min=0)
+    low = part.min(axis=1).clip(max=0)
+    if rule == "absmax31":
+        exact = np.maximum(high, -low) / np.float32(31)
+    else:
+        # the element of largest magnitude, the positive one of two, goes to code -32
+        exact = np.where(high >= -low, high, low) / np.float32(-32)
+    scale = np.where(exact.astype(stored) == 0, 0, exact).astype(stored)
+    if rule == "mse":
+        scale = np.array(
+            [_search(*row, stored) for row in zip(part, exact, scale, strict=True)], stored
+        )
+    return scale
+
+
+# the candidates of `mse`, in this order: the first of equals wins
+FACTORS = (
+    1.0,
+    0.99,
+    0.98,
+    0.97,
+    0.96,
+    0.94,
+    0.92,
+    0.9,
+    0.87,
+    0.84,
+    0.8,
+    0.75,
+    1.01,
+    1.02,
+    1.03,
+    1.05,
+)
+
+
+def _search(w: NDArray[np.float32], exact: Any, rounded: Any, stored: Any) -> Any:
+    """The candidate of least squared error, in float32 and in the order the rule prescribes."""
+    base = np.float32(rounded)
+    best, least = rounded, np.float32(np.inf)
+    if base == 0:
+        return rounded
+    for factor in FACTORS:
+        bits = (np.float32(exact) * np.float32(factor)).astype(stored)
+        candidate = np.float32(bits)
+        with np.errstate(all="ignore"):
+            steps = w * (np.float32(1) / candidate)
+            error = (steps - np.clip(np.rint(steps), -32, 31)) ** 2
+            # element i goes to lane i mod 16, then the upper half joins the lower
+            lanes = np.zeros(16, np.float32)
+            for start in range(0, len(error), 16):
+                lanes[: len(error) - start] += error[start : start + 16]
+            while len(lanes) > 1:
+                lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
+            total = lanes[0] * (candidate / base) ** 2
+        if total < least:
+            best, least = bits, total
+    return best

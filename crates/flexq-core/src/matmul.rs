@@ -14,10 +14,10 @@
 //!
 //! Both round to the output type at the end, half to even.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use crate::activations::{self, ActivationBits, ActivationGroup};
-use crate::arch::{QuantizedRows, Scratch, Stripes, Weights, segment_width};
+use crate::arch::{MAX_STRIPE, QuantizedRows, Scratch, Stripes, Weights, segment_width};
 use crate::backend::Cpu;
 use crate::error::{Error, Result};
 use crate::qtensor::QTensor;
@@ -56,8 +56,8 @@ struct Workspace {
 }
 
 thread_local! {
-    static WORKSPACE: RefCell<Workspace> = RefCell::default();
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static WORKSPACE: Cell<Workspace> = Cell::default();
+    static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 impl Cpu {
@@ -76,25 +76,27 @@ impl Cpu {
         let kernels = self.kernels();
         let weights = Weights::new(w);
         let stripes = Stripes::new(out, stripe_width(w.rows(), options.threads));
-        WORKSPACE.with_borrow_mut(|Workspace { x: floats, quantized }| {
-            if let Some(limit) = options.bits.limit() {
-                let segment = segment_width(w.scheme().group);
-                activations::quantize(kernels, x, limit, options.group, segment, floats, quantized);
-                for_each(options.threads, stripes, |mut stripe| {
-                    SCRATCH.with_borrow_mut(|scratch| {
-                        (kernels.multiply_codes)(&weights, quantized, &mut stripe, scratch);
-                    });
-                });
-            } else {
-                floats.resize(x.rows() * x.columns(), 0.0);
-                (kernels.to_f32)(x.dtype(), x.bytes(), floats);
-                for_each(options.threads, stripes, |mut stripe| {
-                    SCRATCH.with_borrow_mut(|scratch| {
-                        (kernels.multiply_floats)(&weights, floats, &mut stripe, scratch);
-                    });
-                });
-            }
-        });
+        // taken rather than borrowed: a thread that waits for others may run another product
+        let mut workspace = WORKSPACE.take();
+        let Workspace { x: floats, quantized } = &mut workspace;
+        if let Some(limit) = options.bits.limit() {
+            let segment = segment_width(w.scheme().group);
+            activations::quantize(kernels, x, limit, options.group, segment, floats, quantized);
+            for_each(options.threads, stripes, |mut stripe| {
+                let mut scratch = SCRATCH.take();
+                (kernels.multiply_codes)(&weights, quantized, &mut stripe, &mut scratch);
+                SCRATCH.set(scratch);
+            });
+        } else {
+            floats.resize(x.rows() * x.columns(), 0.0);
+            (kernels.to_f32)(x.dtype(), x.bytes(), floats);
+            for_each(options.threads, stripes, |mut stripe| {
+                let mut scratch = SCRATCH.take();
+                (kernels.multiply_floats)(&weights, floats, &mut stripe, &mut scratch);
+                SCRATCH.set(scratch);
+            });
+        }
+        WORKSPACE.set(workspace);
         Ok(())
     }
 }
@@ -104,7 +106,7 @@ impl Cpu {
 fn stripe_width(rows: usize, threads: Threads) -> usize {
     const STEP: usize = 16;
     const PIECES_PER_THREAD: usize = 8;
-    (rows / (threads.count() * PIECES_PER_THREAD)).next_multiple_of(STEP).clamp(STEP, 16 * STEP)
+    (rows / (threads.count() * PIECES_PER_THREAD)).next_multiple_of(STEP).clamp(STEP, MAX_STRIPE)
 }
 
 fn check_shapes(x: &FloatRows<'_>, w: &QTensor, out: &FloatRowsMut<'_>) -> Result<()> {

@@ -71,22 +71,30 @@ pub fn quantize(src: &FloatRows<'_>, shape: &[usize], scheme: &Scheme, threads: 
 /// [`Error::Length`] when a buffer has the wrong size, [`Error::Unknown`] when a code is
 /// out of range.
 pub fn pack_codes(codes: &[i8], rows: usize, columns: usize, packed: &mut [u8]) -> Result<()> {
-    check_length("codes", rows.checked_mul(columns), rows, columns, codes.len())?;
-    let row_bytes = layout::packed_row_bytes(columns);
-    check_length("bytes of packed codes", rows.checked_mul(row_bytes), rows, columns, packed.len())?;
-    if let Some(code) = codes.iter().find(|code| !(-32..=31).contains(*code)) {
-        return Err(Error::unknown("6-bit code", code, "-32 to 31"));
-    }
-    if columns > 0 {
-        let pack_row = Cpu::default().kernels().pack_row;
-        for (codes, packed) in codes.chunks(columns).zip(packed.chunks_mut(row_bytes)) {
-            pack_row(codes, packed);
-        }
-    }
-    Ok(())
+    Cpu::default().pack_codes(codes, rows, columns, packed)
 }
 
 impl Cpu {
+    /// [`pack_codes`] with these kernels.
+    ///
+    /// # Errors
+    /// As [`pack_codes`].
+    pub fn pack_codes(self, codes: &[i8], rows: usize, columns: usize, packed: &mut [u8]) -> Result<()> {
+        check_length("codes", rows.checked_mul(columns), rows, columns, codes.len())?;
+        let row_bytes = layout::packed_row_bytes(columns);
+        check_length("bytes of packed codes", rows.checked_mul(row_bytes), rows, columns, packed.len())?;
+        if let Some(code) = codes.iter().find(|code| !(-32..=31).contains(*code)) {
+            return Err(Error::unknown("6-bit code", code, "-32 to 31"));
+        }
+        if columns > 0 {
+            let pack_row = self.kernels().pack_row;
+            for (codes, packed) in codes.chunks(columns).zip(packed.chunks_mut(row_bytes)) {
+                pack_row(codes, packed);
+            }
+        }
+        Ok(())
+    }
+
     /// [`quantize_rows`] on several threads.
     ///
     /// # Errors

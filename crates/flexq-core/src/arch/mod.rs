@@ -6,6 +6,8 @@
 
 mod scalar;
 mod stripes;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,17 +28,20 @@ pub const ISA_VARIABLE: &str = "FLEXQ_ISA";
 pub enum Isa {
     /// Portable Rust, the reference of all others.
     Scalar,
+    /// AVX2, FMA and F16C.
+    Avx2,
 }
 
 impl Isa {
     /// Every set this program was built with, slowest first.
-    pub const ALL: [Self; 1] = [Self::Scalar];
+    pub const ALL: [Self; 2] = [Self::Scalar, Self::Avx2];
 
     /// The name that [`ISA_VARIABLE`] takes.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
         }
     }
 
@@ -45,6 +50,10 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => x86_64::avx2::is_available(),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
         }
     }
 
@@ -62,7 +71,9 @@ impl Isa {
 
     pub(crate) fn kernels(self) -> &'static Kernels {
         match self {
-            Self::Scalar => &scalar::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => &x86_64::avx2::KERNELS,
+            _ => &scalar::KERNELS,
         }
     }
 }
@@ -98,6 +109,7 @@ pub(crate) enum Fault {
 pub(crate) struct Scratch {
     pub floats: Vec<f32>,
     pub codes: Vec<i8>,
+    pub panel: Vec<u8>,
     pub sums: Vec<f32>,
 }
 
@@ -145,6 +157,9 @@ pub(crate) fn segment_width(group: Group) -> usize {
     }
 }
 
+/// The most columns of a stripe of the output.
+pub(crate) const MAX_STRIPE: usize = 256;
+
 /// Columns per activation scale.
 pub(crate) const ACTIVATION_GROUP: usize = 128;
 
@@ -175,8 +190,6 @@ pub(crate) struct Kernels {
     pub pack_row: fn(&[i8], &mut [u8]),
     /// Floats to f32.
     pub to_f32: fn(FloatType, &[u8], &mut [f32]),
-    /// f32 to floats, half to even.
-    pub from_f32: fn(FloatType, &[f32], &mut [u8]),
     /// Largest magnitude; NaN when an element is not finite.
     pub abs_max: fn(&[f32]) -> f32,
     /// `clamp(rne(x / scale), -limit, limit)`; the scale is positive.

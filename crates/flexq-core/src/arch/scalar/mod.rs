@@ -9,9 +9,11 @@ mod scale;
 
 use super::Kernels;
 
+pub(super) use activations::{abs_max, quantize_activations};
 pub(super) use convert::{from_f32, to_f32};
-pub(super) use pack::{dequantize_row, pack_row, unpack_row};
-pub(super) use quantize::{quantize_group, quantize_row};
+pub(super) use pack::{dequantize_row, pack, pack_row, unpack_row};
+pub(super) use quantize::{code, quantize_row};
+pub(super) use scale::{MSE_FACTORS, exact_scale, round_scale};
 
 pub(super) static KERNELS: Kernels = Kernels {
     quantize_row,
@@ -19,9 +21,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     unpack_row,
     pack_row,
     to_f32,
-    from_f32,
-    abs_max: activations::abs_max,
-    quantize_activations: activations::quantize_activations,
+    abs_max,
+    quantize_activations,
     multiply_codes: matmul::multiply_codes,
     multiply_floats: matmul::multiply_floats,
 };

@@ -30,7 +30,7 @@ pub(in crate::arch) fn quantize_row(
 
 /// Packs the codes of one group and returns the stored bits of its scale. `group` and
 /// `column` say where it lies, for errors.
-pub(in crate::arch) fn quantize_group(
+fn quantize_group(
     scheme: &Scheme,
     group: usize,
     column: usize,
@@ -48,6 +48,6 @@ pub(in crate::arch) fn quantize_group(
 }
 
 /// `clamp(rne(w / scale), -32, 31)`.
-fn code(w: f32, scale: f32) -> i8 {
+pub(in crate::arch) fn code(w: f32, scale: f32) -> i8 {
     (w / scale).round_ties_even().clamp(CODE_MIN as f32, CODE_MAX as f32) as i8
 }

@@ -1,0 +1,52 @@
+//! A packed row to floats.
+
+use std::arch::x86_64::*;
+
+use super::convert::store_16;
+use super::unpack::{BLOCK, unpack_32};
+use crate::arch::{Scratch, scalar};
+use crate::dtype::FloatType;
+use crate::scheme::Scheme;
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn dequantize_row(
+    scheme: &Scheme,
+    packed: &[u8],
+    scales: &[u8],
+    dtype: FloatType,
+    dst: &mut [u8],
+    scratch: &mut Scratch,
+) {
+    let columns = dst.len() / dtype.size();
+    let width = scheme.group.width(columns);
+    let scale = |column: usize| {
+        let i = column / width;
+        scheme.scale_type.from_bits(u16::from_le_bytes([scales[2 * i], scales[2 * i + 1]]))
+    };
+    let whole = columns / 128;
+    let blocks = packed.chunks_exact(BLOCK).zip(dst.chunks_exact_mut(128 * dtype.size()));
+    for (b, (packed, dst)) in blocks.enumerate() {
+        for i in 0..4 {
+            let scale = _mm256_set1_ps(scale(128 * b + 32 * i));
+            let codes = _mm256_sub_epi8(unpack_32(packed, i), _mm256_set1_epi8(32));
+            let halves = [_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes)];
+            for (j, codes) in halves.into_iter().enumerate() {
+                let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+                let high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes)));
+                store_16(dtype, dst, 2 * i + j, _mm256_mul_ps(low, scale), _mm256_mul_ps(high, scale));
+            }
+        }
+    }
+    if columns % 128 != 0 {
+        // groups of up to 128 begin anew here; in wider ones the tail has the last scale
+        let first = 128 * whole / width;
+        scalar::dequantize_row(
+            scheme,
+            &packed[BLOCK * whole..],
+            &scales[2 * first..],
+            dtype,
+            &mut dst[128 * whole * dtype.size()..],
+            scratch,
+        );
+    }
+}

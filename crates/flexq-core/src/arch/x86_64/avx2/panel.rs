@@ -1,0 +1,127 @@
+//! Sixteen weight rows side by side: four codes of each in turn, so that a vector of
+//! eight lanes multiplies four columns of eight rows with the same four activations.
+
+use std::arch::x86_64::*;
+use std::array::from_fn;
+use std::ops::Range;
+
+use super::dot::{scale_at, scales_8};
+use super::memory::{store_32, store_f32};
+use super::stream::pad;
+use super::unpack::{BLOCK, unpack_32};
+use crate::arch::Weights;
+
+/// Rows of a panel.
+pub(super) const ROWS: usize = 16;
+/// Bytes of four columns of a panel.
+pub(super) const QUAD: usize = 4 * ROWS;
+
+/// The weight rows of a panel that begins at `n`; the last of `end` stands for those
+/// past it.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub n: usize,
+    pub end: usize,
+}
+
+impl Rows {
+    fn row(self, r: usize) -> usize {
+        (self.n + r).min(self.end - 1)
+    }
+
+    /// Codes of columns `128 b + 32 i ..` of rows `8 h ..` of the panel: every vector holds
+    /// four columns of eight rows.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn transposed(blocks: [&[u8]; 8], i: usize) -> [__m256i; 8] {
+        transpose(blocks.map(|block| unpack_32(block, i)))
+    }
+
+    /// Calls `each` with the 128 columns from `128 b` on of either half of the panel.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn blocks(self, w: &Weights<'_>, b: usize, mut each: impl FnMut(usize, [&[u8]; 8])) {
+        for h in 0..2 {
+            let packed: [&[u8]; 8] = from_fn(|r| &w.packed_row(self.row(8 * h + r))[BLOCK * b..]);
+            if packed[0].len() >= BLOCK {
+                each(h, packed.map(|packed| &packed[..BLOCK]));
+            } else {
+                each(h, packed.map(pad).each_ref().map(<[u8; BLOCK]>::as_slice));
+            }
+        }
+    }
+
+    /// Unpacks the blocks `blocks` of 128 columns into `panel`, `[columns / 4, 16 rows, 4]`.
+    #[target_feature(enable = "avx2")]
+    pub fn unpack_codes(self, w: &Weights<'_>, blocks: Range<usize>, panel: &mut [u8]) {
+        for (b, panel) in blocks.zip(panel.chunks_exact_mut(32 * QUAD)) {
+            self.blocks(w, b, |h, packed| {
+                for i in 0..4 {
+                    for (q, codes) in Self::transposed(packed, i).into_iter().enumerate() {
+                        store_32(panel, (8 * i + q) * QUAD + 32 * h, codes);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Dequantizes block `b` of 128 columns into `panel`, `[128, 16 rows]`.
+    #[target_feature(enable = "avx2,f16c")]
+    pub fn dequantize(self, w: &Weights<'_>, b: usize, panel: &mut [f32]) {
+        let width = w.group.width(w.columns);
+        self.blocks(w, b, |h, packed| {
+            for i in 0..4 {
+                let scales = self.scales(w, (128 * b + 32 * i) / width, h);
+                for (q, codes) in Self::transposed(packed, i).into_iter().enumerate() {
+                    let low = _mm256_set1_epi32(63);
+                    let columns = [
+                        _mm256_and_si256(codes, low),
+                        _mm256_and_si256(_mm256_srli_epi32::<8>(codes), low),
+                        _mm256_and_si256(_mm256_srli_epi32::<16>(codes), low),
+                        _mm256_srli_epi32::<24>(codes),
+                    ];
+                    for (c, codes) in columns.into_iter().enumerate() {
+                        let codes = _mm256_sub_epi32(codes, _mm256_set1_epi32(32));
+                        let values = _mm256_mul_ps(_mm256_cvtepi32_ps(codes), scales);
+                        store_f32(panel, (32 * i + 4 * q + c) * ROWS + 8 * h, values);
+                    }
+                }
+            }
+        });
+    }
+
+    /// The scales of group `group` of rows `8 h ..`; of the last group past the end.
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    pub fn scales(self, w: &Weights<'_>, group: usize, h: usize) -> __m256 {
+        let group = group.min(w.group.count(w.columns) - 1);
+        scales_8(w.scale_type, from_fn(|r| scale_at(w.scales_row(self.row(8 * h + r)), group)))
+    }
+}
+
+/// Transposes eight rows of eight 32-bit lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose(x: [__m256i; 8]) -> [__m256i; 8] {
+    let [a, b, c, d, e, f, g, h] = x;
+    let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+    let (ef, gh) = (_mm256_unpacklo_epi32(e, f), _mm256_unpacklo_epi32(g, h));
+    let (ab2, cd2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+    let (ef2, gh2) = (_mm256_unpackhi_epi32(e, f), _mm256_unpackhi_epi32(g, h));
+    let upper = [
+        _mm256_unpacklo_epi64(ab, cd),
+        _mm256_unpackhi_epi64(ab, cd),
+        _mm256_unpacklo_epi64(ab2, cd2),
+        _mm256_unpackhi_epi64(ab2, cd2),
+    ];
+    let lower = [
+        _mm256_unpacklo_epi64(ef, gh),
+        _mm256_unpackhi_epi64(ef, gh),
+        _mm256_unpacklo_epi64(ef2, gh2),
+        _mm256_unpackhi_epi64(ef2, gh2),
+    ];
+    from_fn(|i| {
+        let (x, y) = (upper[i % 4], lower[i % 4]);
+        if i < 4 { _mm256_permute2x128_si256::<0x20>(x, y) } else { _mm256_permute2x128_si256::<0x31>(x, y) }
+    })
+}
