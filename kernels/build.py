@@ -1,7 +1,8 @@
 """Compile the kernels to the PTX that flexq-cuda embeds.
 
-    python kernels/build.py            write crates/flexq-cuda/ptx/*.ptx and kernels/REPORT.md
-    python kernels/build.py --check    fail unless the committed files are what the sources give
+    python kernels/build.py            write crates/flexq-cuda/ptx/ and kernels/REPORT.md
+    python kernels/build.py --check    compile again; fail unless that gives the committed files
+    python kernels/build.py --digest   fail unless the sources are those of the committed files
 
 The compilers are NVRTC and ptxas 12.4 from their Python packages (`nvidia-cuda-nvrtc-cu12`,
 `nvidia-cuda-nvcc-cu12`), so the result does not depend on the machine. Each PTX file is then
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gzip
+import hashlib
 import importlib.util
 import re
 import subprocess
@@ -25,6 +28,7 @@ from pathlib import Path
 KERNELS = Path(__file__).resolve().parent
 PTX = KERNELS.parent / "crates" / "flexq-cuda" / "ptx"
 REPORT = KERNELS / "REPORT.md"
+DIGEST = PTX / "SOURCES.sha256"
 COMPILER = (12, 4)
 
 
@@ -37,15 +41,24 @@ class Target:
 
 
 SM80 = Target("80", "7.4")  # 7.4: prefetch size on asynchronous copies
-SM90 = Target("90", "7.8")  # 7.8: programmatic dependent launch
+SM90 = Target("90", "8.0")  # 8.0: barriers of clusters, dependent launch
 SM90A = Target("90a", "8.0")  # 8.0: wgmma, setmaxnreg
 
 
 def targets(source: Path) -> tuple[Target, ...]:
-    """`sm90_*.cu` needs Hopper's own instructions; `small_*.cu` uses dependent launch if there."""
+    """`sm90_*.cu` needs Hopper's own instructions; others use dependent launch where it exists."""
     if source.stem.startswith("sm90_"):
         return (SM90A,)
-    return (SM80, SM90) if source.stem.startswith("small_") else (SM80,)
+    return (SM80, SM90) if source.stem.startswith(("small_", "activations")) else (SM80,)
+
+
+def digest() -> str:
+    """A hash of everything the PTX depends on: sources, headers and this file."""
+    files = [*KERNELS.glob("*.cu"), *KERNELS.glob("include/**/*.cuh"), Path(__file__)]
+    total = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.relative_to(KERNELS).as_posix()):
+        total.update(path.relative_to(KERNELS).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest() + "\n"
 
 
 def package_file(package: str, *parts: str) -> Path:
@@ -150,29 +163,39 @@ def report(results: list[tuple[str, str, list[Usage]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def read(path: Path) -> str:
+    return gzip.decompress(path.read_bytes()).decode()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    parser.add_argument("only", nargs="*", help="stems of sources to build (no report then)")
+    parser.add_argument("--digest", action="store_true", help="compare the sources alone")
     options = parser.parse_args()
-    sources = sorted(s for s in KERNELS.glob("*.cu") if not options.only or s.stem in options.only)
-    jobs = [(source, target) for source in sources for target in targets(source)]
+    if options.digest:
+        current = DIGEST.exists() and DIGEST.read_text() == digest()
+        print("current" if current else "stale: run `make ptx`")
+        return not current
+    jobs = [(s, target) for s in sorted(KERNELS.glob("*.cu")) for target in targets(s)]
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda job: build(*job), jobs))
 
-    files = {PTX / name: text for name, text, _ in results}
-    if not options.only:
-        files[REPORT] = report(results)
-    else:
-        print(report(results))
+    texts = {PTX / f"{name}.gz": text for name, text, _ in results}
     if options.check:
-        stale = [str(p) for p, t in files.items() if not p.exists() or p.read_text() != t]
-        stale += [str(p) for p in PTX.glob("*.ptx") if p not in files and not options.only]
-        print("stale: " + ", ".join(stale) if stale else "the committed PTX is current")
+        stale = [p for p, text in texts.items() if not p.exists() or read(p) != text]
+        stale += [p for p in PTX.glob("*.gz") if p not in texts]
+        stale += [] if DIGEST.exists() and DIGEST.read_text() == digest() else [DIGEST]
+        stale += [] if REPORT.exists() and REPORT.read_text() == report(results) else [REPORT]
+        print("stale: " + ", ".join(p.name for p in stale) if stale else "current")
         return bool(stale)
     PTX.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
-        path.write_text(text)
+    for old in set(PTX.glob("*.gz")) - texts.keys():
+        old.unlink()
+    for path, text in texts.items():
+        if not path.exists() or read(path) != text:
+            path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    REPORT.write_text(report(results))
+    DIGEST.write_text(digest())
     return 0
 
 

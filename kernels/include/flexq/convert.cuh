@@ -43,4 +43,30 @@ __device__ __forceinline__ void store_float(void* p, u64 i, float v, Dtype type)
   }
 }
 
+// Stores `v` at columns col .. col + 3 of the row that starts at element `row`, up to column
+// `n`; as one store where the row length allows it.
+__device__ __forceinline__ void store_float4(void* p, u64 row, int col, int n, const float (&v)[4],
+                                             Dtype type) {
+  if (n % 4 == 0) {
+    if (col >= n) return;
+    if (type == Dtype::F32) {
+      *reinterpret_cast<float4*>(static_cast<float*>(p) + row + col) =
+          make_float4(v[0], v[1], v[2], v[3]);
+    } else {
+      u32 h[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        h[i] = type == Dtype::BF16 ? float_to_bfloat(v[i]) : float_to_half(v[i]);
+      }
+      *reinterpret_cast<uint2*>(static_cast<u16*>(p) + row + col) =
+          make_uint2(h[0] | h[1] << 16, h[2] | h[3] << 16);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (col + i < n) store_float(p, row + col + i, v[i], type);
+    }
+  }
+}
+
 }  // namespace flexq

@@ -1,6 +1,7 @@
 // From packed words to matrix-instruction operands, in registers.
 #pragma once
 
+#include "flexq/ptx/mma.cuh"
 #include "flexq/types.cuh"
 
 namespace flexq {
@@ -22,10 +23,14 @@ __device__ __forceinline__ void byte_words(const u32 (&w)[3], u32 (&b)[4]) {
   b[3] = (select_bits(high, w[2] << 2, 0xF0F0F0F0u) & kCode) ^ flip;
 }
 
-// Numeric form of weights in a 16-bit fragment: the exact value is `kFactor` q,
-// so the scale of the product carries 1 / kFactor.
+// Numeric forms of weights in a 16-bit fragment and their matrix instruction. The operand
+// is a small multiple of q; the sum is multiplied by kInverse at the end.
 struct Half {
   static constexpr float kInverse = 0.25f;
+
+  static __device__ __forceinline__ void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    ptx::mma_f16(d, a, b0, b1);
+  }
 
   // Bytes 0,1 and 2,3 of a byte-word become two half2 registers 4 q.
   // 0x6400 | byte is the half 1024 + byte; subtracting 1152 leaves 4 (u - 32).
@@ -39,6 +44,10 @@ struct Half {
 
 struct Bfloat {
   static constexpr float kInverse = 0.5f;
+
+  static __device__ __forceinline__ void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    ptx::mma_bf16(d, a, b0, b1);
+  }
 
   // 0x4300 | byte / 2 is the bfloat16 128 + 2 u; subtracting 192 leaves 2 (u - 32).
   // Ampere has no bf16 subtraction, so it is an exact fused multiply-add by one.

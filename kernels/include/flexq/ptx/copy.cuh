@@ -22,6 +22,11 @@ __device__ __forceinline__ void copy_async_or_zero(u32 shared, const void* globa
                : "memory");
 }
 
+// Four bytes from global to shared memory.
+__device__ __forceinline__ void copy_async_4(u32 shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared), "l"(global) : "memory");
+}
+
 __device__ __forceinline__ void copy_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -45,8 +50,17 @@ __device__ __forceinline__ u16 load_shared_u16(u32 shared) {
   return v;
 }
 
-// A float that another block wrote: read at L2, where all blocks agree.
-__device__ __forceinline__ float load_l2(const float* p) {
+// Four floats that another block wrote: read at L2, where all blocks agree.
+__device__ __forceinline__ float4 load_l2(const float* p) {
+  float4 v;
+  asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(p)
+               : "memory");
+  return v;
+}
+
+__device__ __forceinline__ float load_l2_f32(const float* p) {
   float v;
   asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
   return v;
@@ -58,6 +72,29 @@ __device__ __forceinline__ u32 fetch_increment(u32* p) {
   u32 old;
   asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(old) : "l"(p) : "memory");
   return old;
+}
+
+// Barrier among the blocks of a cluster (Hopper): shared memory written before it can be
+// read by the others after it.
+__device__ __forceinline__ void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                   : "memory");
+#endif
+}
+
+// Four floats of the shared memory of block `rank` of this cluster, at this block's `address`.
+__device__ __forceinline__ float4 load_cluster(u32 address, u32 rank) {
+  float4 v = {};
+#if __CUDA_ARCH__ >= 900
+  u32 remote;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+  asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(remote)
+               : "memory");
+#endif
+  return v;
 }
 
 // Programmatic dependent launch (Hopper): let the next kernel start; wait for the

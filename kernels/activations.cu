@@ -1,0 +1,13 @@
+// Dynamic quantization of activations (A8, A6).
+#include "flexq/activations.cuh"
+
+extern "C" __global__ void __launch_bounds__(256)
+    flexq_quantize_activations(const __grid_constant__ flexq::QuantizeArgs a) {
+  flexq::ptx::launch_dependents();
+  flexq::ptx::wait_for_previous();
+  if (a.per_row) {
+    flexq::activations::by_row(a);
+  } else {
+    flexq::activations::by_block(a);
+  }
+}

@@ -1,0 +1,93 @@
+// Arguments of the small-M kernels, and what their parts share.
+#pragma once
+
+#include "flexq/layout.cuh"
+#include "flexq/types.cuh"
+
+namespace flexq {
+
+// Mirrored by crates/flexq-cuda/src/launch/small.rs.
+struct SmallArgs {
+  const u8* weights;      // device order
+  const u16* scales;      // [Kpad / segment][Npad]
+  const void* x;          // 16-bit [m][x_stride], or int8 in fragment order [m][Kpad]
+  const float* x_scales;  // int8 only: [K block][x_scale_stride] or, with stride 0, [m]
+  const void* bias;       // [n], type bias_type, or null
+  void* y;                // [m][n], type y_type
+  float* partial;         // [splits][m][Npad], when splits > 1 and no cluster adds them
+  u32* arrivals;          // [row groups], zero before and after; likewise
+  i32 m, n, k;
+  i32 x_stride, x_scale_stride;
+  i32 strips;             // per row group
+  i32 splits;
+  i32 split_blocks;       // K blocks per split
+  Dtype scale_type, bias_type, y_type;
+};
+
+namespace small {
+
+// Floats per activation row of a slot: 16, padded against bank conflicts.
+constexpr int kSlotStride = 20;
+
+// Bytes of one row of the x slice: padded so that eight rows fall into different banks.
+template <int element>
+__device__ constexpr int x_row_bytes(int blocks) {
+  return blocks * layout::kTileCols * element + 16;
+}
+
+// Copies bytes [first, first + bytes) of each row of x into the slice, zeros from byte `valid`
+// of a row on. Plain loads, several in flight before the first store: asynchronous copies would
+// have to wait for the weights requested before them. Rows must be made of whole 16-byte pieces.
+template <int threads>
+__device__ __forceinline__ void stage_pieces(const u8* x, u64 x_stride, int rows, int first,
+                                             int bytes, int valid, u8* slice, int slice_stride) {
+  constexpr int kBatch = 8;
+  const int pieces = bytes / 16;
+  int row = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+  while (row < rows) {
+    uint4 v[kBatch];
+    u8* to[kBatch];
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      const int byte = first + piece * 16;
+      v[j] = make_uint4(0, 0, 0, 0);
+      to[j] = row < rows ? slice + row * slice_stride + piece * 16 : nullptr;
+      if (row < rows && byte < valid) {
+        v[j] = __ldg(reinterpret_cast<const uint4*>(x + row * x_stride + byte));
+      }
+      piece += threads;
+      while (piece >= pieces) piece -= pieces, ++row;
+    }
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      if (to[j] != nullptr) *reinterpret_cast<uint4*>(to[j]) = v[j];
+    }
+  }
+}
+
+// Moves accumulator fragments (rows g, g + 8 of a strip; activation rows 2 t, 2 t + 1 of
+// each tile) to a slot, times `factor`, and clears them.
+template <int tiles>
+__device__ __forceinline__ void store_fragments(int m, float* slot, float (&sum)[tiles][4],
+                                                float factor) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (int i = 0; i < tiles; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int row = i * 8 + 2 * t + j % 2;
+      if (row < m) slot[row * kSlotStride + g + 8 * (j / 2)] = sum[i][j] * factor;
+      sum[i][j] = 0.0f;
+    }
+  }
+}
+
+// The three words of quad `j` among a lane's twelve.
+#define FLEXQ_QUAD(w, j)                                                       \
+  {                                                                            \
+    w[3 * (j) / 4][3 * (j) % 4], w[(3 * (j) + 1) / 4][(3 * (j) + 1) % 4],      \
+        w[(3 * (j) + 2) / 4][(3 * (j) + 2) % 4]                                \
+  }
+
+}  // namespace small
+}  // namespace flexq
