@@ -10,7 +10,7 @@ from flexq.torch.embedding import FlexQEmbedding
 from flexq.torch.experts import FlexQExperts
 from flexq.torch.layout import Scheme
 from flexq.torch.linear import FlexQLinear
-from flexq.torch.module import PackedWeight, prepare
+from flexq.torch.module import PackedWeight
 from flexq.torch.report import Coverage, coverage
 from flexq.torch.select import choose
 
@@ -49,27 +49,26 @@ def quantize_model_(
     if not choice.targets:
         raise ValueError(f"{type(model).__name__} has no weight to quantize")
     replace_(model, choice.modules(), scheme, act_bits, act_bits_overrides or {})
-    return coverage(prepare(model), choice.kept)
+    return coverage(model, choice.kept)
 
 
 def replace_(
     model: nn.Module,
-    modules: Mapping[str, str],
+    modules: Iterable[str],
     scheme: Scheme,
     act_bits: int | str,
     overrides: Mapping[str, int | str],
 ) -> None:
-    """Quantizes the modules named, each with its kind (see `flexq.torch.select`), in place."""
+    """Quantizes the modules named, in place."""
     tables: dict[int, PackedWeight] = {}
-    for name, kind in modules.items():
+    for name in modules:
         dense = model.get_submodule(name)
-        packed = _quantized(name, kind, dense, scheme, act_bits, overrides, tables)
+        packed = _quantized(name, dense, scheme, act_bits, overrides, tables)
         model.set_submodule(name, packed)
 
 
 def _quantized(
     name: str,
-    kind: str,
     dense: nn.Module,
     scheme: Scheme,
     act_bits: int | str,
@@ -77,25 +76,22 @@ def _quantized(
     tables: dict[int, PackedWeight],
 ) -> PackedWeight:
     """The packed counterpart of a module; `tables` remembers by weight what was packed."""
-    packed = empty_like(name, kind, dense, scheme, act_bits, overrides)
-    if isinstance(packed, FlexQExperts):
-        for weight in packed.WEIGHTS:
-            packed.assign_quantized(weight, getattr(dense, weight), scheme)
-        return packed
-    # a tied lm_head stays tied: both modules hold the same parameters
-    twin = tables.setdefault(id(dense.weight), packed)
-    if twin is packed:
-        packed.assign_quantized("weight", dense.weight, scheme)
-    else:
-        packed.assign("weight", *twin.packed("weight"), dense.weight.shape[-1])
-    if isinstance(packed, FlexQLinear):
+    packed = empty_like(name, dense, scheme, act_bits, overrides)
+    for weight in packed.names():
+        parameter = dense.get_parameter(weight)
+        # a tied lm_head stays tied: both modules hold the same parameters
+        twin = tables.setdefault(id(parameter), packed)
+        if twin is packed:
+            packed.assign_quantized(weight, parameter, scheme)
+        else:
+            packed.assign(weight, *twin.packed(weight), parameter.shape[-1])
+    if isinstance(packed, FlexQLinear) and isinstance(dense, nn.Linear):
         packed.bias = dense.bias
     return packed
 
 
 def empty_like(
     name: str,
-    kind: str,
     dense: nn.Module,
     scheme: Scheme,
     act_bits: int | str,
@@ -105,7 +101,6 @@ def empty_like(
 
     Args:
         name: the full name of the module, which overrides are matched with.
-        kind: `linear`, `embedding` or `experts`, as `flexq.torch.select` gives it.
         dense: the module.
         scheme: how weights are quantized.
         act_bits: the general setting.
@@ -116,10 +111,7 @@ def empty_like(
         return policy.spell(policy.for_module(module, act_bits, overrides))
 
     packed: PackedWeight
-    if kind == "experts":
-        gate_up, down = (bits(f"{name}.{weight}") for weight in FlexQExperts.WEIGHTS)
-        packed = FlexQExperts(dense, scheme=scheme, act_bits=(gate_up, down), device="meta")
-    elif isinstance(dense, nn.Embedding):
+    if isinstance(dense, nn.Embedding):
         packed = FlexQEmbedding(
             dense.num_embeddings,
             dense.embedding_dim,
@@ -128,7 +120,7 @@ def empty_like(
             device="meta",
             dtype=dense.weight.dtype,
         )
-    else:
+    elif isinstance(dense, nn.Linear):
         packed = FlexQLinear(
             dense.in_features,
             dense.out_features,
@@ -138,6 +130,9 @@ def empty_like(
             device="meta",
             dtype=dense.weight.dtype,
         )
+    else:
+        gate_up, down = (bits(f"{name}.{weight}") for weight in FlexQExperts.WEIGHTS)
+        packed = FlexQExperts(dense, scheme=scheme, act_bits=(gate_up, down), device="meta")
     return packed.train(dense.training)
 
 
@@ -148,8 +143,9 @@ def dequantize_model_(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         if not isinstance(module, PackedWeight):
             continue
         dense = module.to_dense(dtype)
-        if not isinstance(module, FlexQExperts):
-            packed, _ = module.packed("weight")
-            dense.weight = tables.setdefault(id(packed), dense.weight)
+        for weight in module.names():
+            packed, _ = module.packed(weight)
+            parameter = tables.setdefault(id(packed), dense.get_parameter(weight))
+            setattr(dense, weight, parameter)
         model.set_submodule(name, dense)
     return model

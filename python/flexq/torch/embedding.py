@@ -67,12 +67,6 @@ class FlexQEmbedding(PackedWeight):
             torch.empty(0, dtype=dtype, device=packed.device), requires_grad=False
         )
 
-    def prepare(self) -> Self:
-        """See `PackedWeight.prepare`; a table loaded from a file also gets its type's device."""
-        if self.weight.device != self.weight_packed.device:
-            self.assign("weight", *self.packed("weight"), self.embedding_dim)
-        return super().prepare()
-
     def forward(self, indices: Tensor) -> Tensor:
         """Indices `[...]`, integers; the result `[..., embedding_dim]`."""
         (rows,) = self.rows("weight")
@@ -89,9 +83,11 @@ class FlexQEmbedding(PackedWeight):
 
     def to_dense(self, dtype: torch.dtype) -> nn.Embedding:
         """The `nn.Embedding` with the dequantized rows."""
-        return nn.Embedding.from_pretrained(
-            self.dequantize("weight", dtype), padding_idx=self.padding_idx
-        ).train(self.training)
+        table = nn.Embedding(
+            self.num_embeddings, self.embedding_dim, self.padding_idx, device="meta", dtype=dtype
+        )
+        table.weight = nn.Parameter(self.dequantize("weight", dtype), requires_grad=False)
+        return table.train(self.training)
 
     def extra_repr(self) -> str:
         """Sizes and settings, as `print(model)` shows them."""

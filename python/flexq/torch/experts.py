@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class FlexQExperts(PackedWeight):
         super().__init__(scheme.group_size)
         gate_up, down = (getattr(experts, name) for name in self.WEIGHTS)
         self.num_experts, self.hidden_dim, self.intermediate_dim = down.shape
-        self.act_fn: Callable[[Tensor], Tensor] = experts.act_fn
+        self.act_fn: Callable[[Tensor], Tensor] = cast("Any", experts).act_fn
         self.act_bits = tuple(policy.parse(bits) for bits in act_bits)
         self.declare("gate_up_proj", tuple(gate_up.shape), scheme.scale_dtype, device)
         self.declare("down_proj", tuple(down.shape), scheme.scale_dtype, device)

@@ -63,7 +63,7 @@ class FlexQLinear(PackedWeight):
         return module.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[..., K]` in float16, bfloat16 or float32; the result `[..., N]` likewise."""
+        """Takes x `[..., K]` in float16, bfloat16 or float32; the result `[..., N]` likewise."""
         (rows,) = self.rows("weight")
         out: Tensor = torch.ops.flexq.linear(
             x,
@@ -82,7 +82,8 @@ class FlexQLinear(PackedWeight):
             self.in_features, self.out_features, self.bias is not None, device="meta", dtype=dtype
         )
         linear.weight = nn.Parameter(self.dequantize("weight", dtype), requires_grad=False)
-        linear.bias = self.bias if self.bias is None else nn.Parameter(self.bias.to(dtype))
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.detach().to(dtype), requires_grad=False)
         return linear.train(self.training)
 
     def extra_repr(self) -> str:

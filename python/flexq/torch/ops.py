@@ -1,12 +1,8 @@
 """The operators `torch.ops.flexq.*`: products and lookups on packed weights.
 
-A weight travels as two tensors, `packed` (uint8) and `scale` (float16 or
-bfloat16), in one of two orders:
-
-- canonical, as in a file: `packed [N, ceil(6 K / 8)]`, `scale [N, groups]`
-  (`[E, N, ...]` for a stack of experts);
-- device order, which GPU kernels read: both flat. `flexq.torch.prepare` makes
-  it; canonical weights on a GPU work too, but are reordered in every call.
+A weight is two tensors as they are in a file: `packed` (uint8) `[N, ceil(6 K / 8)]` and
+`scale` (float16 or bfloat16) `[N, groups]`, or `[E, N, ...]` for a stack of experts.
+On the CPU the kernels of flexq's core multiply them; elsewhere plain torch does.
 
 `group` is the number of columns per scale, 0 for a whole row; `act_bits` is 16,
 8, 6, or 0 to let `flexq.torch.policy` decide per call.
@@ -16,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
-from flexq.torch import cpu, cuda
+from flexq.torch import cpu, portable
 
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 
@@ -43,7 +39,7 @@ for _schema in _SCHEMAS:
 
 for _name in ("linear", "linear_out", "grouped_linear", "embedding", "dequantize"):
     _library.impl(_name, getattr(cpu, _name), "CPU")
-    _library.impl(_name, getattr(cuda, _name), "CUDA")
+    _library.impl(_name, getattr(portable, _name), "CompositeExplicitAutograd")
 
 
 @torch.library.register_fake("flexq::linear", lib=_library)

@@ -36,9 +36,9 @@ class Choice:
     targets: list[Target] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 
-    def modules(self) -> dict[str, str]:
-        """The modules to replace, each with its kind."""
-        return {target.module: target.kind for target in self.targets}
+    def modules(self) -> list[str]:
+        """The modules to replace."""
+        return list(dict.fromkeys(target.module for target in self.targets))
 
 
 def candidates(model: nn.Module) -> tuple[list[Target], dict[str, str]]:

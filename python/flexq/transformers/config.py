@@ -11,7 +11,7 @@ QUANT_METHOD = "flexq"
 VERSION = 1
 
 
-class FlexQConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class FlexQConfig(QuantizationConfigMixin):
     """How a model is, or is to be, quantized.
 
     Args:
@@ -32,7 +32,7 @@ class FlexQConfig(QuantizationConfigMixin):  # type: ignore[misc]
         ValueError: a value outside the ones named, or a newer version.
     """
 
-    quant_method = QUANT_METHOD
+    quant_method: Any = QUANT_METHOD
 
     def __init__(
         self,

@@ -2,43 +2,40 @@
 
 from typing import Any
 
-import torch
 from transformers.core_model_loading import ConversionOps, WeightConverter
 
-from flexq.torch import PackedWeight, Scheme
+from flexq.torch import Scheme
 from flexq.transformers.checkpoint import PACKED, SCALE
 
 
-class Quantize(ConversionOps):  # type: ignore[misc]
+class Quantize(ConversionOps):
     """Quantizes a dense weight as it is loaded, so that it is never in memory beside others."""
 
     def __init__(self, scheme: Scheme) -> None:
         self.scheme = scheme
 
-    def convert(
-        self, input_dict: dict[str, Any], *, model: Any, missing_keys: Any = None, **_: Any
-    ) -> dict[str, torch.Tensor]:
+    def convert(self, input_dict: dict[str, Any], *_: Any, **settings: Any) -> dict[str, Any]:
         """Packs the only tensor of `input_dict` into its module; nothing is left to assign."""
+        model, missing_keys = settings["model"], settings.get("missing_keys")
         for name, value in input_dict.items():
             tensor = value[0] if isinstance(value, list) else value
             path, _dot, leaf = name.rpartition(".")
             module = model.get_submodule(path)
-            assert isinstance(module, PackedWeight)
             try:
                 module.assign_quantized(leaf, tensor, self.scheme)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
             for parameter in module.packed(leaf):
-                parameter._is_hf_initialized = True  # type: ignore[attr-defined]
+                parameter._is_hf_initialized = True
             if missing_keys is not None:
                 missing_keys -= {name, name + PACKED, name + SCALE}
         return {}
 
 
-class RestoreScaleShape(ConversionOps):  # type: ignore[misc]
+class RestoreScaleShape(ConversionOps):
     """Gives scales of one group per row back the dimension that splitting experts drops."""
 
-    def convert(self, input_dict: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def convert(self, input_dict: dict[str, Any], *_: Any, **settings: Any) -> dict[str, Any]:
         """Adds a last dimension to every vector."""
 
         def restore(value: Any) -> Any:

@@ -2,18 +2,34 @@
 
 from typing import Any
 
-from flexq.torch import PackedWeight
+from flexq.torch import FlexQEmbedding, FlexQExperts, PackedWeight
 from flexq.transformers.checkpoint import PACKED, SCALE
 
 
-def plan_with_packed(plan: dict[str, str]) -> dict[str, str]:
-    """Entries that shard the codes and scales of fused experts the way `plan` shards the experts."""
-    return {
-        key + suffix: style
-        for key, style in plan.items()
-        if key.endswith(("gate_up_proj", "down_proj")) and "experts" in key
-        for suffix in (PACKED, SCALE)
-    }
+def adjust_plan(model: Any) -> None:
+    """Makes the tensor-parallel plan of a model fit its packed modules.
+
+    Codes and scales of experts are sharded like the experts were. A packed embedding, and an
+    lm_head tied to it, is whole in every process.
+    """
+    plan = model.tp_plan
+    whole = {name for name in model.all_tied_weights_keys if name.endswith(PACKED)}
+    whole = {name.rpartition(".")[0] for name in whole}
+    for name, module in model.named_modules():
+        if isinstance(module, FlexQEmbedding):
+            whole.add(name)
+        elif isinstance(module, FlexQExperts):
+            for weight in module.names():
+                key = _wildcard(f"{name}.{weight}")
+                if key in plan:
+                    plan.update({key + suffix: plan[key] for suffix in (PACKED, SCALE)})
+    for key in whole & plan.keys():
+        del plan[key]
+
+
+def _wildcard(name: str) -> str:
+    """A name with `*` for numbers, as plans spell it."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
 def check_alignment(name: str, module: PackedWeight) -> None:

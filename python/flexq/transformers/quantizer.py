@@ -1,31 +1,25 @@
 """flexq as one of transformers' quantization methods."""
 
-import inspect
 from typing import Any
 
 import torch
-from transformers.quantizers import HfQuantizer
+from transformers.quantizers.base import HfQuantizer
 from transformers.utils import logging
 
-from flexq.torch import PackedWeight, coverage, dequantize_model_, prepare
+from flexq.torch import FlexQEmbedding, PackedWeight, coverage, dequantize_model_
 from flexq.torch.convert import empty_like, replace_
 from flexq.torch.report import WARN_ABOVE
 from flexq.torch.select import Choice, Target, candidates, choose
 from flexq.transformers.checkpoint import PACKED, SCALE, packed_weights, read_headers
 from flexq.transformers.config import FlexQConfig
 from flexq.transformers.conversions import Quantize, for_loading, for_saving
-from flexq.transformers.parallel import check_alignment, plan_with_packed
+from flexq.transformers.parallel import adjust_plan, check_alignment
 from flexq.transformers.ties import retie, retie_dense, untie
 
 logger = logging.get_logger("transformers.flexq")
 
-# transformers 5.17 passes the conversions alone, later versions also the model
-CONVERSIONS_SEE_MODEL = "model" in inspect.signature(
-    HfQuantizer.update_weight_conversions
-).parameters
 
-
-class FlexQQuantizer(HfQuantizer):  # type: ignore[misc]
+class FlexQQuantizer(HfQuantizer):
     """Loads packed checkpoints, quantizes dense ones while they load, and saves either.
 
     A packed checkpoint decides itself what becomes a flexq module: exactly the
@@ -35,7 +29,6 @@ class FlexQQuantizer(HfQuantizer):  # type: ignore[misc]
 
     requires_calibration = False
     quantization_config: FlexQConfig
-    serialized_names = {"weight": ["weight", "weight_packed", "weight_scale"]}  # noqa: RUF012
 
     def __init__(self, quantization_config: FlexQConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
@@ -76,6 +69,7 @@ class FlexQQuantizer(HfQuantizer):  # type: ignore[misc]
             self._expect_packed(model, checkpoint_files)
         else:
             self._expect_dense(model)
+        adjust_plan(model)
         self.dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
 
     def _expect_packed(self, model: Any, files: list[str] | None) -> None:
@@ -141,10 +135,9 @@ class FlexQQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def _replace(self, model: Any, targets: list[Target]) -> None:
         config = self.quantization_config
-        for name, kind in Choice(targets).modules().items():
+        for name in Choice(targets).modules():
             packed = empty_like(
                 name,
-                kind,
                 model.get_submodule(name),
                 config.scheme(),
                 config.act_bits,
@@ -170,10 +163,13 @@ class FlexQQuantizer(HfQuantizer):  # type: ignore[misc]
                     parameter.requires_grad_(False)
                     if parameter.is_meta and not offloaded:
                         raise ValueError(f"{name}.{weight}: the checkpoint gave it no value")
+            if isinstance(module, FlexQEmbedding):
+                # the type of its rows is no part of the checkpoint
+                module.assign("weight", *module.packed("weight"), module.embedding_dim)
             check_alignment(name, module)
         if config.dequantize:
             return self._dequantize(model)
-        report = coverage(prepare(model), self.choice.kept)
+        report = coverage(model, self.choice.kept)
         logger.info(str(report))
         if report.share_dense > WARN_ABOVE:
             logger.warning(str(report))
@@ -205,27 +201,6 @@ class FlexQQuantizer(HfQuantizer):  # type: ignore[misc]
         """The step that packs a tensor of a dense checkpoint."""
         return Quantize(self.quantization_config.scheme())
 
-    if CONVERSIONS_SEE_MODEL:
-
-        def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
-            """Lets experts stored apart be merged when they are packed."""
-            return for_loading(weight_conversions)
-
-        def update_parallel_plan(self, model: Any, plan: dict[str, str]) -> None:
-            """Shards packed experts like dense ones."""
-            plan.update(plan_with_packed(plan))
-
-    else:
-
-        def update_weight_conversions(  # type: ignore[misc]
-            self, weight_conversions: list[Any]
-        ) -> list[Any]:
-            """Lets experts stored apart be merged when they are packed."""
-            return for_loading(weight_conversions)
-
-        def update_tp_plan(self, config: Any) -> Any:
-            """Shards packed experts like dense ones."""
-            plan = getattr(config, "base_model_tp_plan", None)
-            if plan:
-                config.base_model_tp_plan = {**plan, **plan_with_packed(plan)}
-            return config
+    def update_weight_conversions(self, weight_conversions: list[Any], model: Any = None) -> Any:
+        """Lets experts stored apart be merged when they are packed (5.17 passes no model)."""
+        return for_loading(weight_conversions)

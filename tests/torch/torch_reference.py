@@ -28,8 +28,7 @@ def quantize_activations(x: torch.Tensor, bits: int, width: int = 128) -> torch.
     parts = []
     for part in x.float().split(width, dim=-1):
         scale = part.abs().amax(-1, keepdim=True) / limit
-        inverse = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
-        q = (part * inverse).round().clamp(-limit, limit)
+        q = torch.where(scale == 0, 0, part / scale).round().clamp(-limit, limit)
         parts.append(q.double() * scale.double())
     return torch.cat(parts, dim=-1)
 

@@ -1,0 +1,126 @@
+"""Operators in plain torch, for tensors on any device without kernels of its own here.
+
+Weights stay packed in memory. A product dequantizes the weight it needs, for the time of
+the call, and leaves the multiplication to torch.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flexq.torch import policy
+
+CHUNK = 1 << 22
+"""Weights that `dequantize` unpacks at a time, which bounds its temporary memory."""
+
+ACTIVATION_GROUP = 128
+
+
+def unpack(packed: Tensor, columns: int) -> Tensor:
+    """Codes -32..31, int8 `[..., columns]`, of canonical bytes `[..., ceil(6 columns / 8)]`."""
+    padded = functional.pad(packed, (0, -packed.shape[-1] % 3)).unflatten(-1, (-1, 3))
+    first, second, third = padded.unbind(-1)
+    codes = torch.stack(
+        (
+            first & 63,
+            first >> 6 | (second & 15) << 2,
+            second >> 4 | (third & 3) << 4,
+            third >> 2,
+        ),
+        dim=-1,
+    )
+    return codes.flatten(-2)[..., :columns].to(torch.int8) - 32
+
+
+def _dense(packed: Tensor, scale: Tensor, columns: int, group: int, dtype: torch.dtype) -> Tensor:
+    width = group or max(columns, 1)
+    scales = scale.float().repeat_interleave(width, dim=-1)[..., :columns]
+    return (unpack(packed, columns).float() * scales).to(dtype)
+
+
+def dequantize(
+    packed: Tensor, scale: Tensor, rows: int, columns: int, group: int, dtype: torch.dtype
+) -> Tensor:
+    """The weight as `[rows, columns]` of `dtype`."""
+    packed, scale = packed.reshape(rows, -1), scale.reshape(rows, -1)
+    out = packed.new_empty((rows, columns), dtype=dtype)
+    step = max(CHUNK // max(columns, 1), 1)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        out[part] = _dense(packed[part], scale[part], columns, group, dtype)
+    return out
+
+
+def quantize_activations(x: Tensor, bits: int) -> Tensor:
+    """Rows rounded to `bits` bits per 128 columns, in the type of x."""
+    limit = 2 ** (bits - 1) - 1
+    parts = []
+    for part in x.float().split(ACTIVATION_GROUP, dim=-1):
+        scale = part.abs().amax(-1, keepdim=True) / limit
+        codes = torch.where(scale == 0, 0, part / scale).round().clamp(-limit, limit)
+        parts.append(codes * scale)
+    return torch.cat(parts, dim=-1).to(x.dtype)
+
+
+def linear(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    out_features: int,
+    group: int,
+    act_bits: int,
+) -> Tensor:
+    """`x @ W.T + bias`; `auto` leaves activations as they are, since nothing here gains by it."""
+    if act_bits not in (policy.AUTO, 16):
+        x = quantize_activations(x, act_bits)
+    weight = dequantize(packed, scale, out_features, x.shape[-1], group, x.dtype)
+    return functional.linear(x, weight, bias)
+
+
+def linear_out(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    out_features: int,
+    group: int,
+    act_bits: int,
+    out: Tensor,
+) -> None:
+    """`linear` into `out`."""
+    out.copy_(linear(x, packed, scale, bias, out_features, group, act_bits))
+
+
+def grouped_linear(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    ends: Tensor,
+    out_features: int,
+    group: int,
+    act_bits: int,
+) -> Tensor:
+    """Rows of x times their expert's weight, one expert after the other."""
+    out = x.new_empty((x.shape[0], out_features))
+    start = 0
+    for expert, end in enumerate(ends.tolist()):
+        if end > start:
+            weight = packed[expert], scale[expert]
+            out[start:end] = linear(x[start:end], *weight, None, out_features, group, act_bits)
+        start = end
+    return out
+
+
+def embedding(
+    indices: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    rows: int,
+    columns: int,
+    group: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Rows `indices` of the weight `[rows, columns]`, dequantized to `dtype`."""
+    indices = indices.long()
+    return _dense(packed[indices], scale[indices], columns, group, dtype)

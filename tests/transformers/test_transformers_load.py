@@ -1,0 +1,260 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the torch extra is not installed")
+pytest.importorskip("transformers", reason="the transformers extra is not installed")
+
+import flexq.transformers  # noqa: E402
+from flexq.torch import FlexQEmbedding, FlexQExperts, FlexQLinear, coverage  # noqa: E402
+from flexq.transformers import FlexQConfig  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import AutoConfig  # noqa: E402
+
+from conftest import TOKENS, load, logits  # noqa: E402  # isort: skip
+
+MODELS = ["llama", "tied", "mixtral", "qwen3_moe"]
+
+
+def stored(directory):
+    """Every tensor of a directory's safetensors files."""
+    tensors = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        tensors.update(load_file(file))
+    return tensors
+
+
+def assert_same_files(one, other):
+    one, other = stored(one), stored(other)
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert tensor.dtype == other[name].dtype, name
+        assert torch.equal(tensor, other[name]), name
+
+
+@pytest.mark.parametrize("preset", ["linear", "full"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_packed_directory_is_what_quantizing_on_load_gives(dense, packed, name, preset):
+    model = load(packed(name, preset))
+    on_load = load(dense(name), quantization_config=FlexQConfig(preset=preset))
+    assert torch.equal(logits(model), logits(on_load))
+    report = coverage(model)
+    assert report.share_dense == 0
+    assert (report.tables_quantized > 0) == (preset == "full")
+    error = logits(model) - logits(load(dense(name)))
+    assert error.norm() < 0.1 * logits(model).norm()
+
+
+@pytest.mark.parametrize("preset", ["linear", "full"])
+@pytest.mark.parametrize("name", MODELS)
+def test_saving_and_loading_keep_every_byte(packed, tmp_path, name, preset):
+    model = load(packed(name, preset), dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "one", max_shard_size="200KB")
+    assert len(list((tmp_path / "one").glob("*.safetensors"))) > 1
+    again = load(tmp_path / "one")
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(logits(again), logits(model))
+    again.save_pretrained(tmp_path / "two", max_shard_size="200KB")
+    assert_same_files(tmp_path / "one", tmp_path / "two")
+    bytes_packed = stored(packed(name, preset))
+    for key, tensor in stored(tmp_path / "two").items():
+        if key.endswith(("_packed", "_scale")):
+            assert torch.equal(tensor, bytes_packed[key]), key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_quantized_on_load_can_be_saved(dense, packed, tmp_path, name):
+    model = load(dense(name), quantization_config=FlexQConfig(preset="full"))
+    model.save_pretrained(tmp_path)
+    assert_same_files(tmp_path, packed(name, "full"))
+    assert torch.equal(logits(load(tmp_path)), logits(model))
+
+
+@pytest.mark.parametrize("preset", ["linear", "full"])
+@pytest.mark.parametrize("name", MODELS)
+def test_dequantize_gives_a_dense_model(packed, name, preset):
+    config = AutoConfig.from_pretrained(packed(name, preset))
+    config.quantization_config["dequantize"] = True
+    model = load(packed(name, preset), config=config)
+    assert coverage(model).packed_bytes == 0
+    assert not hasattr(model.config, "quantization_config")
+    exact = load(packed(name, preset), quantization_config=None)
+    torch.testing.assert_close(logits(model), logits(exact), rtol=1e-4, atol=1e-4)
+    assert torch.equal(logits(exact.dequantize()), logits(model))
+
+
+def test_scales_keep_their_type_and_biases_take_the_models(packed):
+    model = load(packed("llama"), dtype=torch.bfloat16)
+    layer = model.model.layers[0].self_attn.q_proj
+    assert isinstance(layer, FlexQLinear)
+    assert layer.weight_scale.dtype == torch.float16
+    assert model.lm_head.weight.dtype == torch.bfloat16
+    assert not any(p.requires_grad for p in layer.parameters())
+
+
+def test_a_tied_head_is_stored_and_held_once(packed):
+    model = load(packed("tied", "full"))
+    assert isinstance(model.model.embed_tokens, FlexQEmbedding)
+    assert model.lm_head.weight_packed is model.model.embed_tokens.weight_packed
+    names = stored(packed("tied", "full"))
+    assert (
+        sum(
+            name.endswith(("lm_head.weight_packed", "embed_tokens.weight_packed")) for name in names
+        )
+        == 1
+    )
+
+
+def test_a_tied_head_may_be_stored_under_its_own_name(packed, tmp_path):
+    source = packed("tied", "full")
+    tensors = {
+        name.replace("model.embed_tokens", "lm_head"): tensor
+        for name, tensor in stored(source).items()
+    }
+    shutil.copy(source / "config.json", tmp_path)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    assert torch.equal(logits(load(tmp_path)), logits(load(source)))
+
+
+def test_only_the_head_of_a_tied_pair_can_be_packed(dense, tmp_path):
+    model = load(dense("tied"), quantization_config=FlexQConfig(include=["lm_head"]))
+    assert isinstance(model.lm_head, FlexQLinear)
+    assert isinstance(model.model.embed_tokens, torch.nn.Embedding)
+    model.save_pretrained(tmp_path)
+    again = load(tmp_path)
+    assert not again.config.tie_word_embeddings
+    assert torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
+def test_experts_are_packed_and_stored_apart(packed, name):
+    model = load(packed(name))
+    experts = [m for m in model.modules() if isinstance(m, FlexQExperts)]
+    assert len(experts) == 2
+    assert experts[0].gate_up_proj_packed.shape[0] == 4
+
+
+def test_generation_goes_on_from_a_packed_model(packed):
+    model = load(packed("llama"))
+    out = model.generate(TOKENS, max_new_tokens=5, do_sample=False, pad_token_id=0)
+    assert out.shape == (2, 12)
+
+
+def test_overrides_of_activation_bits_reach_the_modules(dense):
+    config = FlexQConfig(act_bits=8, act_bits_overrides={"down_proj": 16, "re:.*q_proj": 6})
+    layer = load(dense("llama"), quantization_config=config).model.layers[1]
+    assert layer.mlp.down_proj.act_bits == 16
+    assert layer.self_attn.q_proj.act_bits == 6
+    assert layer.self_attn.k_proj.act_bits == 8
+
+
+def test_patterns_keep_layers_dense(dense, tmp_path, capfd):
+    config = FlexQConfig(modules_to_not_convert=["down_proj"])
+    model = load(dense("llama"), quantization_config=config)
+    assert isinstance(model.model.layers[0].mlp.down_proj, torch.nn.Linear)
+    assert "excluded by pattern" in capfd.readouterr().err
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(load(tmp_path)), logits(model))
+    with pytest.raises(ValueError, match="down_prj"):
+        load(dense("llama"), quantization_config=FlexQConfig(modules_to_not_convert=["down_prj"]))
+
+
+def test_parts_of_a_model_may_go_to_several_devices(packed):
+    pytest.importorskip("accelerate", reason="device maps need accelerate")
+    model = load(packed("llama"), device_map="cpu")
+    assert torch.equal(logits(model), logits(load(packed("llama"))))
+
+
+def test_from_pretrained_wants_a_packed_model(dense, packed):
+    assert coverage(flexq.transformers.from_pretrained(packed("llama"))).packed_bytes > 0
+    with pytest.raises(ValueError, match="not a packed model"):
+        flexq.transformers.from_pretrained(dense("llama"))
+
+
+def test_importing_twice_registers_once():
+    code = (
+        "import importlib, flexq.transformers as f; importlib.reload(f); "
+        "from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING as m; "
+        "assert m['flexq'].__name__ == 'FlexQQuantizer'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def copied(source, target, change):
+    """A copy of a packed directory whose tensors went through `change`."""
+    tensors = stored(source)
+    change(tensors)
+    shutil.copy(source / "config.json", target)
+    save_file(tensors, target / "model.safetensors", {"format": "pt"})
+    return target
+
+
+LAYER = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.pop(LAYER + "_scale"),
+            f"{LAYER}_packed: its scales {LAYER}_scale are missing",
+        ),
+        (
+            lambda t: t.update({LAYER + "_packed": t[LAYER + "_packed"][:, :96].clone()}),
+            rf"{LAYER}_packed: expected shape \(512, 192\) for groups of 128, found \(512, 96\)",
+        ),
+        (
+            lambda t: t.update(
+                {
+                    "odd.weight_packed": t.pop(LAYER + "_packed"),
+                    "odd.weight_scale": t.pop(LAYER + "_scale"),
+                }
+            ),
+            "odd.weight is packed, but LlamaForCausalLM has no",
+        ),
+        (
+            lambda t: [t.pop(name) for name in list(t) if name.endswith(("_packed", "_scale"))],
+            "holds no packed weight",
+        ),
+        (
+            lambda t: t.update({LAYER + "_scale": t[LAYER + "_scale"].bfloat16()}),
+            r"scales of several types in one checkpoint: \['BF16', 'F16'\]",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(packed, tmp_path, change, message):
+    directory = copied(packed("llama"), tmp_path, change)
+    with pytest.raises(ValueError, match=message):
+        load(directory)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"bits": 4}, "expected 6, found 4"),
+        ({"group_size": 100}, "group_size"),
+        ({"preset": "all"}, "expected linear or full"),
+        ({"act_bits": 4}, "act_bits"),
+        ({"scale_rule": "best"}, "scale_rule"),
+        ({"scale_dtype": "F32"}, "scale_dtype"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        FlexQConfig(**settings)
+
+
+def test_keys_of_other_tools_survive(packed, tmp_path):
+    directory = copied(packed("llama"), tmp_path, lambda tensors: None)
+    config = json.loads((directory / "config.json").read_text())
+    config["quantization_config"]["note"] = "kept"
+    (directory / "config.json").write_text(json.dumps(config))
+    load(directory).save_pretrained(tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "config.json").read_text())["quantization_config"]
+    assert again["note"] == "kept"
+    assert again["quant_method"] == "flexq"
+    assert "dequantize" not in again

@@ -1,0 +1,56 @@
+"""Two processes on the CPU share a model."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the torch extra is not installed")
+pytest.importorskip("transformers", reason="the transformers extra is not installed")
+
+import flexq.transformers  # noqa: E402, F401
+
+from conftest import load, logits  # noqa: E402  # isort: skip
+
+PROGRAM = Path(__file__).with_name("generate_distributed.py")
+
+
+def run(directory, result):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    launch = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+    ]
+    return subprocess.run(
+        [*launch, "--master-port", port, str(PROGRAM), str(directory), str(result)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    ).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "preset"), [("llama", "full"), ("mixtral", "linear")])
+def test_two_processes_equal_one(packed, tmp_path, name, preset):
+    output = run(packed(name, preset), tmp_path / "logits")
+    assert (tmp_path / "logits").exists(), output
+    found = torch.load(tmp_path / "logits")
+    torch.testing.assert_close(found, logits(load(packed(name, preset))), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_layer_that_cannot_be_split_is_refused_by_name(packed, tmp_path):
+    output = run(packed("misaligned"), tmp_path / "logits")
+    assert "model.layers.0.mlp.down_proj.weight: 384 columns in groups of 128" in output
+    assert not (tmp_path / "logits").exists()
