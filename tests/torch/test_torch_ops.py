@@ -94,7 +94,7 @@ def test_quantize_gives_the_bytes_of_the_numpy_interface(rule, dtype):
     if dtype == torch.float16:
         bits = bits.view(np.float16)
     name = str(dtype).removeprefix("torch.")
-    expected = flexq.quantize(bits, scale_rule=rule, dtype=name)
+    expected = flexq.quantize(bits, rule=rule, dtype=name)
     packed, scale = cpu.quantize(dense, 128, rule, torch.float16)
     assert np.array_equal(packed.numpy(), expected.packed)
     assert np.array_equal(scale.numpy(), expected.scales)

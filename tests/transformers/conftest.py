@@ -67,14 +67,15 @@ def packed(
     dense: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
     """The directory of a packed model, made by the pipeline behind `flexq-pack`."""
-    import flexq
+    from flexq._flexq import run_cli
 
     made: dict[tuple[str, str], Path] = {}
 
     def directory(name: str, preset: str = "linear") -> Path:
         if (name, preset) not in made:
             out = tmp_path_factory.mktemp("packed") / f"{name}-{preset}"
-            flexq.pack(dense(name), out, preset=preset)
+            command = ["flexq-pack", "pack", str(dense(name)), str(out), "--preset", preset]
+            assert run_cli(command) == 0
             made[name, preset] = out
         return made[name, preset]
 

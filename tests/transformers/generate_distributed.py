@@ -2,9 +2,6 @@
 
 import os
 import sys
-import warnings
-
-warnings.simplefilter("ignore")
 
 import flexq.transformers  # noqa: F401
 import torch

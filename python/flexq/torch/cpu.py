@@ -39,7 +39,9 @@ def dtype_number(dtype: torch.dtype) -> int:
     return DTYPES[dtype]
 
 
-def _weight(packed: Tensor, scale: Tensor, rows: int, columns: int, group: int) -> tuple[int, ...]:
+def _weight(
+    packed: Tensor, scale: Tensor, rows: int, columns: int, group: int
+) -> tuple[int, int, int, int, int, int]:
     check_weight(packed, scale, rows, columns, group)
     return packed.data_ptr(), scale.data_ptr(), dtype_number(scale.dtype), rows, columns, group
 

@@ -41,7 +41,7 @@ class PackedWeight(nn.Module):
         self.assign(name, packed, scale, columns)
 
     def assign(self, name: str, packed: Tensor, scale: Tensor, columns: int) -> None:
-        """Sets a weight of `columns` columns; parameters are shared with whoever else holds them."""
+        """Sets a weight of `columns` columns; parameters may belong to other modules too."""
         self._columns[name] = columns
         setattr(self, f"{name}_packed", _parameter(packed))
         setattr(self, f"{name}_scale", _parameter(scale))
