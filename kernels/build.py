@@ -143,8 +143,7 @@ def build(source: Path, target: Target) -> tuple[str, str, list[Usage]]:
     ptx = Nvrtc().compile(source, target)
     ptx = re.sub(r"^\.version .*$", f".version {target.ptx_version}", ptx, flags=re.MULTILINE)
     ptx = re.sub(r"^\s*\.pragma \"used_bytes_mask.*\n", "", ptx, flags=re.MULTILINE)  # a hint, 8.3
-    stem = source.stem.removeprefix("sm90_")
-    return f"{stem}.sm_{target.arch}.ptx", ptx, assemble(ptx, target)
+    return f"{source.stem}.sm_{target.arch}.ptx", ptx, assemble(ptx, target)
 
 
 def report(results: list[tuple[str, str, list[Usage]]]) -> str:

@@ -114,7 +114,11 @@ impl Device {
             // The most any launch may ask for, so that launches need not set it.
             // SAFETY: the function is alive.
             let status = unsafe {
-                (driver.set_function_attribute)(function, MAX_DYNAMIC_SHARED, self.info.arch.shared_bytes as c_int)
+                (driver.set_function_attribute)(
+                    function,
+                    MAX_DYNAMIC_SHARED,
+                    self.info.arch.shared_bytes as c_int,
+                )
             };
             driver.check("cuFuncSetAttribute", status)?;
             Ok(function)
@@ -133,7 +137,10 @@ impl Device {
         }
         let ptx = Source::named(source).and_then(|source| source.ptx(self.info.arch.capability));
         let Some(ptx) = ptx else {
-            return Err(Error::Config { config: source.to_owned(), reason: "not built for this GPU".to_owned() });
+            return Err(Error::Config {
+                config: source.to_owned(),
+                reason: "not built for this GPU".to_owned(),
+            });
         };
         let module = self.with(|driver| {
             let mut module = Module(std::ptr::null_mut());

@@ -184,18 +184,17 @@ impl Driver {
                     .map_or("unknown".to_owned(), |v| format!("{}.{}", v / 1000, v % 1000 / 10)),
                 needed: NEEDED.1,
             }),
-            code => Err(Error::Driver {
-                call,
-                code,
-                name: self.name_of(code),
-                text: self.text_of(code),
-            }),
+            code => Err(Error::Driver { call, code, name: self.name_of(code), text: self.text_of(code) }),
         }
     }
 
     /// The status of an allocation of `bytes` bytes.
     pub fn check_allocation(&self, bytes: usize, status: Status) -> Result<()> {
-        if status == OUT_OF_MEMORY { Err(Error::OutOfMemory { bytes }) } else { self.check("cuMemAlloc", status) }
+        if status == OUT_OF_MEMORY {
+            Err(Error::OutOfMemory { bytes })
+        } else {
+            self.check("cuMemAlloc", status)
+        }
     }
 
     fn name_of(&self, code: Status) -> String {
@@ -222,7 +221,10 @@ fn driver_version(library: &Library) -> Option<c_int> {
 
 /// # Safety
 /// `function` stores a static NUL-terminated string, or nothing.
-unsafe fn describe(function: unsafe extern "C" fn(Status, *mut *const c_char) -> Status, code: Status) -> String {
+unsafe fn describe(
+    function: unsafe extern "C" fn(Status, *mut *const c_char) -> Status,
+    code: Status,
+) -> String {
     let mut text = std::ptr::null();
     // SAFETY: the caller vouches for the function; what it stored is a C string.
     unsafe {

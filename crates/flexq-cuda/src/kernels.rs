@@ -18,25 +18,26 @@ pub struct Source {
 }
 
 macro_rules! ptx {
-    ($file:literal) => {
-        Some(include_bytes!(concat!("../ptx/", $file, ".ptx.gz")) as &[u8])
+    ($name:literal, $target:literal) => {
+        Some(include_bytes!(concat!("../ptx/", $name, ".", $target, ".ptx.gz")) as &[u8])
     };
 }
 
 macro_rules! both {
     ($name:literal) => {
-        Source {
-            name: $name,
-            ampere: ptx!(concat!($name, ".sm_80")),
-            hopper: ptx!(concat!($name, ".sm_90")),
-            hopper_only: false,
-        }
+        Source { name: $name, ampere: ptx!($name, "sm_80"), hopper: ptx!($name, "sm_90"), hopper_only: false }
     };
 }
 
 macro_rules! ampere {
     ($name:literal) => {
-        Source { name: $name, ampere: ptx!(concat!($name, ".sm_80")), hopper: None, hopper_only: false }
+        Source { name: $name, ampere: ptx!($name, "sm_80"), hopper: None, hopper_only: false }
+    };
+}
+
+macro_rules! hopper {
+    ($name:literal) => {
+        Source { name: $name, ampere: None, hopper: ptx!($name, "sm_90a"), hopper_only: true }
     };
 }
 
@@ -44,6 +45,8 @@ macro_rules! ampere {
 pub static SOURCES: &[Source] = &[
     both!("activations"),
     ampere!("order"),
+    hopper!("sm90_a16"),
+    hopper!("sm90_a8"),
     both!("small_b1_g128"),
     both!("small_bf16_g128"),
     both!("small_bf16_g32"),
@@ -81,6 +84,7 @@ impl Source {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

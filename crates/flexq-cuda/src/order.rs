@@ -48,7 +48,7 @@ fn place(row: usize, column: usize, k: usize) -> (usize, usize, usize) {
     let (quad, c) = (c / 32, c % 32);
     let (half, c) = (c / 16, c % 16);
     let lane = r % 8 * 4 + c % 8 / 2;
-    (first + word(lane, 3 * quad) , 2 * half + r / 8, c % 2 + c / 8 * 2)
+    (first + word(lane, 3 * quad), 2 * half + r / 8, c % 2 + c / 8 * 2)
 }
 
 /// Index in its block of word `w` (0 to 11) of a lane.

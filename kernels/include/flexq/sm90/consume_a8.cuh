@@ -47,8 +47,7 @@ class Consume8 {
           }
         }
       }
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring_.empty(at_.stage));
+      ring_.release(at_.stage);
       at_.advance();
     }
   }

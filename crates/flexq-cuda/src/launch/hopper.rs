@@ -1,0 +1,108 @@
+//! `kernels/sm90_*.cu`.
+
+use std::ffi::c_void;
+
+use super::{Shape, launch};
+use crate::config::{Activations, Hopper};
+use crate::device::Device;
+use crate::error::Result;
+
+#[repr(C, align(64))]
+pub struct TensorMap(pub [u64; 16]);
+
+#[repr(C, align(64))]
+pub struct Arguments {
+    pub x: TensorMap,
+    pub weights: u64,
+    pub scales: u64,
+    pub x_scales: u64,
+    pub bias: u64,
+    pub y: u64,
+    pub partial: u64,
+    pub arrivals: u64,
+    pub m: i32,
+    pub n: i32,
+    pub k: i32,
+    pub split_tiles: i32,
+    pub raster: i32,
+    pub scale_type: i32,
+    pub bias_type: i32,
+    pub y_type: i32,
+}
+
+/// The activations as Hopper's copy engine sees them: `[m, k]` with rows `stride` elements apart,
+/// fetched in boxes of 128 bytes by `rows` rows, swizzled by 128 bytes, zeros past the edges.
+pub fn tensor_map(
+    device: &Device,
+    activations: Activations,
+    x: u64,
+    (m, k, stride): (usize, usize, usize),
+    rows: u32,
+) -> Result<TensorMap> {
+    // CUtensorMapDataType: uint8, float16, bfloat16
+    let (kind, element) = match activations {
+        Activations::Int8 { .. } => (0, 1),
+        Activations::F16 => (6, 2),
+        Activations::BF16 => (9, 2),
+    };
+    let mut map = TensorMap([0; 16]);
+    let sizes = [k as u64, m as u64];
+    let strides = [(stride * element) as u64];
+    let window = [128 / element as u32, rows];
+    let steps = [1_u32, 1];
+    // no interleaving, 128-byte swizzle, 128-byte promotion in L2, zero fill
+    let (interleave, swizzle, promotion, fill) = (0, 3, 2, 0);
+    device.with(|driver| {
+        // SAFETY: the driver writes the map and reads the arrays during the call.
+        let status = unsafe {
+            (driver.encode_tiled)(
+                (&raw mut map).cast(),
+                kind,
+                2,
+                x as *mut c_void,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                window.as_ptr(),
+                steps.as_ptr(),
+                interleave,
+                swizzle,
+                promotion,
+                fill,
+            )
+        };
+        driver.check("cuTensorMapEncodeTiled", status)
+    })?;
+    Ok(map)
+}
+
+/// Source and kernel for a launch.
+pub fn names(config: &Hopper, activations: Activations) -> (&'static str, String) {
+    let (source, kind) = match activations {
+        Activations::F16 => ("sm90_a16", "f16"),
+        Activations::BF16 => ("sm90_a16", "bf16"),
+        Activations::Int8 { per_row: true } => ("sm90_a8", "s8r"),
+        Activations::Int8 { per_row: false } => ("sm90_a8", "s8b"),
+    };
+    (source, format!("flexq_sm90_{kind}_n{}_m{}", config.columns(), config.rows))
+}
+
+/// # Safety
+/// As for [`launch`].
+pub unsafe fn run(
+    device: &Device,
+    stream: u64,
+    config: &Hopper,
+    activations: Activations,
+    arguments: &Arguments,
+) -> Result<()> {
+    let (source, name) = names(config, activations);
+    let kernel = device.kernel(source, &name)?;
+    let shape = Shape {
+        grid: config.grid,
+        threads: 128 * (Hopper::GROUPS + 1),
+        shared_bytes: config.shared_bytes,
+        cluster: 1,
+    };
+    // SAFETY: this is the kernel's structure; memory is the caller's promise.
+    unsafe { launch(device, kernel, &shape, stream, arguments) }
+}

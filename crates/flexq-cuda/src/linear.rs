@@ -1,0 +1,389 @@
+//! Products: `y [m, n] = x [m, k] w^T + bias`, dense or by expert.
+
+use crate::config::{self, Activations, Config, Problem, Tile};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::launch::activations::{Quantize, quantize};
+use crate::launch::{address, blocks, hopper, size, small, tile};
+use crate::order;
+use crate::prepare::Weight;
+use crate::types::{ActivationBits, Dtype};
+
+/// Bytes at the start of a workspace that must be zero before its first use, and are zero again
+/// after every product: counters of finished blocks.
+pub const COUNTER_BYTES: u64 = 1 << 18;
+
+/// A dense matrix of rows `stride` elements apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Its address.
+    pub address: u64,
+    /// Type of its elements.
+    pub dtype: Dtype,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+/// Precision of activations, and how many columns share a scale where they are quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Precision {
+    /// 16, 8 or 6 bits.
+    pub bits: ActivationBits,
+    /// One scale for a row rather than for 128 columns.
+    pub per_row: bool,
+}
+
+/// Memory a product may use for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its address, a multiple of 256. The first [`COUNTER_BYTES`] bytes are zero.
+    pub address: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A product.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear<'a> {
+    /// The weight.
+    pub weight: &'a Weight,
+    /// Activations, `[m, k]` in half precision or bfloat16.
+    pub x: Matrix,
+    /// `[n]`, added to every row of the result.
+    pub bias: Option<(u64, Dtype)>,
+    /// The result, `[m, n]`, rows one after another; a multiple of 16.
+    pub y: (u64, Dtype),
+    /// How activations are multiplied.
+    pub precision: Precision,
+    /// At least [`workspace_bytes`].
+    pub workspace: Workspace,
+}
+
+impl Linear<'_> {
+    fn problem(&self, device: &Device) -> Result<Problem> {
+        problem(device, self.weight, &self.x, self.precision)
+    }
+}
+
+/// Where things are in the workspace, after the counters.
+struct Plan {
+    /// Quantized activations, if any, and their scales.
+    codes: u64,
+    scales: u64,
+    scale_stride: usize,
+    partial: u64,
+    end: u64,
+}
+
+impl Plan {
+    fn new(p: &Problem, partial_bytes: u64) -> Self {
+        let up = |bytes: u64| bytes.next_multiple_of(256);
+        let (_, k_pad) = order::padded(p.n, p.k);
+        let scale_stride = p.m.next_multiple_of(4);
+        let (code_bytes, scale_bytes, scale_stride) = match p.activations {
+            Activations::Int8 { per_row: true } => (p.m * k_pad, scale_stride * 4, 0),
+            Activations::Int8 { per_row: false } => {
+                (p.m * k_pad, k_pad / 128 * scale_stride * 4, scale_stride)
+            }
+            _ => (0, 0, 0),
+        };
+        let codes = COUNTER_BYTES;
+        let scales = codes + up(code_bytes as u64);
+        let partial = scales + up(scale_bytes as u64);
+        Self { codes, scales, scale_stride, partial, end: partial + up(partial_bytes) }
+    }
+}
+
+fn problem(device: &Device, weight: &Weight, x: &Matrix, precision: Precision) -> Result<Problem> {
+    let activations = match (precision.bits, x.dtype) {
+        (_, Dtype::F32) => {
+            return Err(Error::Size {
+                what: "bits of an activation",
+                expected: "16 (float16 or bfloat16)".to_owned(),
+                found: 32,
+            });
+        }
+        (ActivationBits::A16, Dtype::F16) => Activations::F16,
+        (ActivationBits::A16, Dtype::BF16) => Activations::BF16,
+        _ => Activations::Int8 { per_row: precision.per_row },
+    };
+    let quantized = precision.bits != ActivationBits::A16;
+    Ok(Problem {
+        arch: device.info().arch,
+        m: x.rows,
+        n: weight.n,
+        k: weight.k,
+        activations,
+        segment: weight.group.segment(),
+        aligned: quantized || (x.address.is_multiple_of(16) && x.stride.is_multiple_of(8)),
+    })
+}
+
+/// Bytes of workspace for products with up to `m` rows, whatever kernel they get.
+///
+/// # Errors
+/// Activations in single precision.
+pub fn workspace_bytes(
+    device: &Device,
+    weight: &Weight,
+    m: usize,
+    x: Dtype,
+    precision: Precision,
+) -> Result<u64> {
+    let mut most = COUNTER_BYTES;
+    // The need grows with m inside a family; at the borders of families both sides count.
+    for aligned in [true, false] {
+        for rows in
+            [m.min(8), m.min(16), m.min(24), m.min(32), m.min(64), m.min(128), m.min(256), m.min(1024), m]
+        {
+            let x = Matrix { address: 0, dtype: x, rows, stride: weight.k };
+            let p = Problem { aligned, ..problem(device, weight, &x, precision)? };
+            most = most.max(Plan::new(&Problem { m, ..p }, config::choose(&p).partial_bytes(&p)).end);
+        }
+    }
+    Ok(most)
+}
+
+/// The kernel this product gets.
+///
+/// # Errors
+/// Activations in single precision.
+pub fn choice(device: &Device, weight: &Weight, x: &Matrix, precision: Precision) -> Result<Config> {
+    Ok(config::choose(&problem(device, weight, x, precision)?))
+}
+
+/// Multiplies, with the kernel of [`config::choose`].
+///
+/// # Errors
+/// Sizes, addresses or a workspace that do not fit, or a failure of the driver.
+///
+/// # Safety
+/// Every address names memory of this GPU of the size that shapes and types imply, valid until the
+/// work on `stream` is done; the output and the workspace overlap nothing else, and nothing
+/// else uses the workspace until then.
+pub unsafe fn linear(device: &Device, stream: u64, product: &Linear<'_>) -> Result<()> {
+    let config = config::choose(&product.problem(device)?);
+    // SAFETY: the caller's promise.
+    unsafe { linear_with(device, stream, product, &config) }
+}
+
+/// Multiplies with a kernel chosen by hand.
+///
+/// # Errors
+/// As for [`linear`].
+///
+/// # Safety
+/// As for [`linear`]; `config` was made for this problem.
+#[expect(clippy::too_many_lines, reason = "one structure of arguments per family")]
+pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, config: &Config) -> Result<()> {
+    let p = product.problem(device)?;
+    let (n, k) = product.weight.check()?;
+    let m = size("M", p.m)?;
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let plan = Plan::new(&p, config.partial_bytes(&p));
+    let counters = config.counters() * 4;
+    if plan.end > product.workspace.bytes || counters > COUNTER_BYTES {
+        let needed = plan.end.max(counters);
+        return Err(Error::Size {
+            what: "workspace",
+            expected: format!("at least {needed} bytes"),
+            found: product.workspace.bytes,
+        });
+    }
+    let base = address("workspace", product.workspace.address, 256)?;
+    let x = address("activations", product.x.address, 2)?;
+    let y = address("output", product.y.0, 16)?;
+    let (bias, bias_type) = product.bias.map_or((0, Dtype::F32), |bias| bias);
+    let types = (product.weight.scale_type as i32, bias_type as i32, product.y.1 as i32);
+    let (x, x_stride, x_scales) = match product.precision.bits.limit() {
+        None => (x, product.x.stride, 0),
+        Some(limit) => {
+            let arguments = Quantize {
+                x,
+                q: base + plan.codes,
+                scales: base + plan.scales,
+                m,
+                k,
+                x_stride: size("row stride", product.x.stride)?,
+                per_row: i32::from(product.precision.per_row),
+                limit,
+                x_type: product.x.dtype as i32,
+            };
+            // SAFETY: the caller's promise; the workspace holds codes and scales by the check above.
+            unsafe { quantize(device, stream, &arguments)? };
+            (base + plan.codes, order::padded(p.n, p.k).1, base + plan.scales)
+        }
+    };
+    let x_stride_elements = size("row stride", x_stride)?;
+    let x_scale_stride = size("M", plan.scale_stride)?;
+    match config {
+        Config::Small(c) => {
+            let partial =
+                if c.splits > 1 && c.reduce == config::Reduce::Cluster { 0 } else { base + plan.partial };
+            let arguments = small::Arguments {
+                weights: product.weight.codes,
+                scales: product.weight.scales,
+                x,
+                x_scales,
+                bias,
+                y,
+                partial,
+                arrivals: base,
+                m,
+                n,
+                k,
+                x_stride: x_stride_elements,
+                x_scale_stride,
+                strips: c.strips as i32,
+                splits: c.splits as i32,
+                split_blocks: c.split_blocks as i32,
+                scale_type: types.0,
+                bias_type: types.1,
+                y_type: types.2,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { small::run(device, stream, c, p.activations, p.segment, &arguments) }
+        }
+        Config::Tile(c) => {
+            let arguments = tile::Arguments {
+                weights: product.weight.codes,
+                scales: product.weight.scales,
+                x,
+                x_scales,
+                bias,
+                y,
+                partial: base + plan.partial,
+                arrivals: base,
+                ends: 0,
+                weights_stride: 0,
+                scales_stride: 0,
+                m,
+                n,
+                k,
+                x_stride: x_stride_elements,
+                x_scale_stride,
+                splits: c.splits as i32,
+                split_blocks: c.split_blocks as i32,
+                scale_type: types.0,
+                bias_type: types.1,
+                y_type: types.2,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { tile::run(device, stream, c.grid, p.activations, p.segment, &arguments) }
+        }
+        Config::Hopper(c) => {
+            let columns = if x_scales == 0 { p.k } else { x_stride };
+            let arguments = hopper::Arguments {
+                x: hopper::tensor_map(device, p.activations, x, (p.m, columns, x_stride), c.rows)?,
+                weights: product.weight.codes,
+                scales: product.weight.scales,
+                x_scales,
+                bias,
+                y,
+                partial: base + plan.partial,
+                arrivals: base,
+                m,
+                n,
+                k,
+                split_tiles: c.split_tiles as i32,
+                raster: c.raster as i32,
+                scale_type: types.0,
+                bias_type: types.1,
+                y_type: types.2,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { hopper::run(device, stream, c, p.activations, &arguments) }
+        }
+    }
+}
+
+/// A product of rows sorted by expert with the weights of those experts.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupedLinear<'a> {
+    /// The first expert's weight; the others follow it, each as long in codes and in scales.
+    pub weight: &'a Weight,
+    /// Number of experts.
+    pub experts: usize,
+    /// Address of `experts` int32 numbers on the GPU: where the rows of each expert end.
+    pub ends: u64,
+    /// Activations, `[m, k]`.
+    pub x: Matrix,
+    /// The result, `[m, n]`; rows past the last end are left alone.
+    pub y: (u64, Dtype),
+    /// How activations are multiplied.
+    pub precision: Precision,
+    /// At least [`workspace_bytes`].
+    pub workspace: Workspace,
+}
+
+/// Multiplies rows with the weights of their experts; the host need not know who has how many.
+///
+/// # Errors
+/// As for [`linear`].
+///
+/// # Safety
+/// As for [`linear`].
+pub unsafe fn grouped_linear(device: &Device, stream: u64, product: &GroupedLinear<'_>) -> Result<()> {
+    let p = problem(device, product.weight, &product.x, product.precision)?;
+    let (n, k) = product.weight.check()?;
+    let m = size("M", p.m)?;
+    if m == 0 || n == 0 || product.experts == 0 {
+        return Ok(());
+    }
+    let plan = Plan::new(&p, 0);
+    if plan.end > product.workspace.bytes {
+        let expected = format!("at least {} bytes", plan.end);
+        return Err(Error::Size { what: "workspace", expected, found: product.workspace.bytes });
+    }
+    let base = address("workspace", product.workspace.address, 256)?;
+    let x = address("activations", product.x.address, 2)?;
+    let (x, x_stride, x_scales) = match product.precision.bits.limit() {
+        None => (x, product.x.stride, 0),
+        Some(limit) => {
+            let arguments = Quantize {
+                x,
+                q: base + plan.codes,
+                scales: base + plan.scales,
+                m,
+                k,
+                x_stride: size("row stride", product.x.stride)?,
+                per_row: i32::from(product.precision.per_row),
+                limit,
+                x_type: product.x.dtype as i32,
+            };
+            // SAFETY: the caller's promise; the workspace holds codes and scales by the check above.
+            unsafe { quantize(device, stream, &arguments)? };
+            (base + plan.codes, order::padded(p.n, p.k).1, base + plan.scales)
+        }
+    };
+    let arguments = tile::Arguments {
+        weights: product.weight.codes,
+        scales: product.weight.scales,
+        x,
+        x_scales,
+        bias: 0,
+        y: address("output", product.y.0, 16)?,
+        partial: 0,
+        arrivals: base,
+        ends: address("ends", product.ends, 4)?,
+        weights_stride: order::weight_bytes(p.n, p.k) as u64,
+        scales_stride: order::scale_count(p.n, p.k, p.segment) as u64,
+        m,
+        n,
+        k,
+        x_stride: size("row stride", x_stride)?,
+        x_scale_stride: size("M", plan.scale_stride)?,
+        splits: 1,
+        split_blocks: size("K", p.k.div_ceil(order::TILE_COLUMNS))?,
+        scale_type: product.weight.scale_type as i32,
+        bias_type: Dtype::F32 as i32,
+        y_type: product.y.1 as i32,
+    };
+    let grid = blocks("experts", (p.n.div_ceil(Tile::COLUMNS) * product.experts) as u64, 1)?;
+    // SAFETY: the caller's promise.
+    unsafe { tile::run(device, stream, grid, p.activations, p.segment, &arguments) }
+}
