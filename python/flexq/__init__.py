@@ -1,5 +1,32 @@
-"""Language models in 6 bits: quantize, pack, store and multiply."""
+"""Language models in 6 bits: quantize, pack, store and multiply.
 
-from flexq._flexq import FormatError, NonFiniteError, QTensor
+    import flexq, numpy as np
 
-__all__ = ["FormatError", "NonFiniteError", "QTensor"]
+    q = flexq.quantize(w)            # w [N, K] in float32, float16 or bfloat16
+    y = flexq.matmul(x, q)           # x [M, K] times the transpose of w: [M, N]
+    flexq.save_file({"w": q}, "m.safetensors")
+    q = flexq.load_file("m.safetensors")["w"]
+    flexq.pack("model", "model-6bit")
+"""
+
+from flexq._flexq import FormatError, NonFiniteError, QTensor, embedding, matmul, quantize
+from flexq.checkpoint import export, import_, inspect, pack, unpack, verify
+from flexq.io import TensorFile, load_file, save_file
+
+__all__ = [
+    "FormatError",
+    "NonFiniteError",
+    "QTensor",
+    "TensorFile",
+    "embedding",
+    "export",
+    "import_",
+    "inspect",
+    "load_file",
+    "matmul",
+    "pack",
+    "quantize",
+    "save_file",
+    "unpack",
+    "verify",
+]

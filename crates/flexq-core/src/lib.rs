@@ -13,6 +13,7 @@ pub mod dequantize;
 pub mod dtype;
 pub mod error;
 pub mod format;
+pub mod inspect;
 pub mod interop;
 pub mod layout;
 pub mod matmul;

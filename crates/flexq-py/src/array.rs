@@ -7,17 +7,17 @@
 use std::ffi::{c_int, c_void};
 use std::slice;
 
-use flexq_core::{FloatType, SharedBytes};
+use flexq_core::{FloatRows, FloatType, SharedBytes};
 use numpy::npyffi::NPY_ARRAY_WRITEABLE;
 use numpy::npyffi::types::NPY_TYPES;
-use numpy::{
-    PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyUntypedArray, PyUntypedArrayMethods, dtype,
-};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::{PyImportError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{ffi, intern};
+
+use crate::error::PyError;
 
 /// numpy numbers the types that other packages register from here on.
 const FIRST_USER_TYPE: c_int = 256;
@@ -29,6 +29,11 @@ pub const fn name(dtype: FloatType) -> &'static str {
         FloatType::F16 => "float16",
         FloatType::BF16 => "bfloat16",
     }
+}
+
+/// The type of that name.
+pub fn from_name(name: &str) -> Option<FloatType> {
+    [FloatType::F32, FloatType::F16, FloatType::BF16].into_iter().find(|&dtype| self::name(dtype) == name)
 }
 
 /// The floating-point type a dtype stands for, if it is one of ours.
@@ -90,6 +95,15 @@ impl<'py> Floats<'py> {
     /// The elements, row-major and little-endian.
     pub fn bytes(&self) -> &[u8] {
         bytes(&self.array)
+    }
+
+    /// The last dimension as columns, all others together as rows.
+    pub fn rows(&self) -> Result<FloatRows<'_>, PyError> {
+        let (rows, columns) = match self.shape().split_last() {
+            Some((&columns, leading)) => (leading.iter().product(), columns),
+            None => (1, 1),
+        };
+        Ok(FloatRows::new(self.bytes(), self.dtype, rows, columns)?)
     }
 }
 
@@ -157,13 +171,16 @@ pub fn copy_bytes(array: &Bound<'_, PyUntypedArray>, expected: &[&str]) -> PyRes
     let descr = array.dtype();
     let found = descr.typeobj().name()?;
     if !expected.iter().any(|name| found == *name) || descr.is_native_byteorder() == Some(false) {
-        return Err(PyValueError::new_err(format!("an array of {descr}: expected {}", expected.join(" or "))));
+        return Err(PyValueError::new_err(format!(
+            "an array of {descr}: expected {}",
+            expected.join(" or ")
+        )));
     }
     Ok(bytes(&contiguous(array)?).to_vec().into())
 }
 
 /// The bytes of a C-contiguous array.
-fn bytes<'a>(array: &'a Bound<'_, PyUntypedArray>) -> &'a [u8] {
+pub fn bytes<'a>(array: &'a Bound<'_, PyUntypedArray>) -> &'a [u8] {
     let len = byte_len(array);
     if len == 0 {
         return &[];
@@ -183,7 +200,7 @@ fn is_writable(array: &Bound<'_, PyUntypedArray>) -> bool {
 }
 
 /// The array itself, or a C-contiguous copy.
-fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntypedArray>> {
+pub fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntypedArray>> {
     if array.is_c_contiguous() {
         return Ok(array.clone());
     }
@@ -193,13 +210,20 @@ fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, Py
     Ok(copy.cast_into()?)
 }
 
+/// A dtype of the package `ml_dtypes`, or `None` where that is not installed.
+pub fn ml_dtype<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyArrayDescr>>> {
+    match py.import(intern!(py, "ml_dtypes")) {
+        Ok(module) => Ok(Some(PyArrayDescr::new(py, module.getattr(name)?)?)),
+        Err(error) if error.is_instance_of::<PyImportError>(py) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The dtype of bfloat16 arrays: that of `ml_dtypes` where it is installed, else `uint16`.
 fn bfloat16(py: Python<'_>) -> PyResult<&Bound<'_, PyArrayDescr>> {
     static BFLOAT16: PyOnceLock<Py<PyArrayDescr>> = PyOnceLock::new();
-    let descr = BFLOAT16.get_or_try_init(py, || match py.import("ml_dtypes") {
-        Ok(module) => Ok(PyArrayDescr::new(py, module.getattr("bfloat16")?)?.unbind()),
-        Err(error) if error.is_instance_of::<PyImportError>(py) => Ok(dtype::<u16>(py).unbind()),
-        Err(error) => Err(error),
+    let descr = BFLOAT16.get_or_try_init(py, || {
+        PyResult::Ok(ml_dtype(py, "bfloat16")?.unwrap_or_else(|| dtype::<u16>(py)).unbind())
     })?;
     Ok(descr.bind(py))
 }
@@ -234,9 +258,8 @@ impl Buffer {
         let start = bytes.as_ptr().cast_mut().cast::<c_void>();
         // SAFETY: the interpreter passes a valid `view`; the bytes never change, live as long as
         // the object that `view` keeps alive, and are offered as read-only.
-        let status = unsafe {
-            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, bytes.len().cast_signed(), 1, flags)
-        };
+        let status =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, bytes.len().cast_signed(), 1, flags) };
         if status == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
     }
 }

@@ -1,7 +1,9 @@
 //! Every failure as the fitting Python exception.
 
+use std::path::Path;
+
 use flexq_core::Error;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::{PyErr, create_exception};
 
 create_exception!(
@@ -20,6 +22,13 @@ create_exception!(
 /// [`Error`] on its way to Python.
 pub struct PyError(Error);
 
+impl PyError {
+    /// A fault of a file, or of the plan for one.
+    pub fn in_file(path: &Path, fault: flexq_core::format::FormatError) -> Self {
+        Self(fault.at(path))
+    }
+}
+
 impl From<Error> for PyError {
     fn from(error: Error) -> Self {
         Self(error)
@@ -31,6 +40,16 @@ impl From<PyError> for PyErr {
         let message = error.to_string();
         match error {
             Error::NonFinite { .. } => NonFiniteError::new_err(message),
+            Error::Format { .. } | Error::Checkpoint { .. } => FormatError::new_err(message),
+            // with errno Python picks the subclass: FileNotFoundError, PermissionError, ...
+            Error::Io { action, source, path } => match source.raw_os_error() {
+                Some(errno) => {
+                    let source = source.to_string();
+                    let reason = source.split(" (os error").next().unwrap_or(&source);
+                    PyOSError::new_err((errno, format!("cannot {action}: {reason}"), path))
+                }
+                None => PyOSError::new_err(message),
+            },
             _ => PyValueError::new_err(message),
         }
     }

@@ -1,8 +1,14 @@
 //! The native module `flexq._flexq`: conversion between numpy and `flexq-core`, no arithmetic.
 
 mod array;
+mod cuda;
 mod error;
+mod io;
+mod matmul;
 mod options;
+mod pipeline;
+mod quantize;
+mod raw;
 mod tensor;
 
 use pyo3::prelude::*;
@@ -18,7 +24,22 @@ mod _flexq {
     #[pymodule_export]
     use super::run_cli;
     #[pymodule_export]
+    use crate::cuda::{
+        CudaError, CudaTensor, cuda_choice, cuda_dequantize, cuda_embedding, cuda_grouped_linear, cuda_info,
+        cuda_linear, cuda_repack, cuda_restore, cuda_sizes, cuda_workspace,
+    };
+    #[pymodule_export]
     use crate::error::{FormatError, NonFiniteError};
+    #[pymodule_export]
+    use crate::io::{Reader, save_file};
+    #[pymodule_export]
+    use crate::matmul::{embedding, matmul};
+    #[pymodule_export]
+    use crate::pipeline::{export, import_, inspect_checkpoint, pack, unpack, verify_checkpoint};
+    #[pymodule_export]
+    use crate::quantize::quantize;
+    #[pymodule_export]
+    use crate::raw::{cpu_dequantize, cpu_embedding, cpu_linear, cpu_quantize, select};
     #[pymodule_export]
     use crate::tensor::PyQTensor;
 }

@@ -10,8 +10,8 @@ use std::slice;
 use flexq_core::format::Dtype;
 use flexq_core::select::{Candidate, Hints, Pattern, Preset, Rules};
 use flexq_core::{
-    ActivationBits, Cpu, Error, FloatRows, FloatRowsMut, FloatType, Group, MatmulOptions, QTensor,
-    ScaleType, Scheme, SharedBytes, Threads, layout,
+    ActivationBits, Cpu, Error, FloatRows, FloatRowsMut, FloatType, Group, MatmulOptions, QTensor, ScaleType,
+    Scheme, SharedBytes, Threads, layout,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -158,11 +158,11 @@ pub fn cpu_embedding(
     let out_bytes = dense_bytes(indices.1, k, dtype)?;
     py.detach(|| {
         // SAFETY: `flexq.torch` holds tensors of these sizes during the call; see the module.
-        let (bytes, w, out) = unsafe {
-            (read(indices.0, indices.1 * size_of::<i64>()), weight(w)?, write(out.0, out_bytes))
-        };
+        let (bytes, w, out) =
+            unsafe { (read(indices.0, indices.1 * size_of::<i64>()), weight(w)?, write(out.0, out_bytes)) };
         let (indices, _) = bytes.as_chunks();
-        let indices = indices.iter().map(|&index| row(i64::from_le_bytes(index))).collect::<Result<Vec<_>, _>>()?;
+        let indices =
+            indices.iter().map(|&index| row(i64::from_le_bytes(index))).collect::<Result<Vec<_>, _>>()?;
         let mut out = FloatRowsMut::new(out, dtype, indices.len(), k)?;
         Cpu::default().gather(&w, &indices, &mut out, Threads::new(threads))
     })?;
@@ -200,11 +200,8 @@ pub fn cpu_quantize(
     let (packed, scales, scale_dtype, rows, k, group_size) = w;
     let dtype = float_type(source.1)?;
     let source_bytes = dense_bytes(rows, k, dtype)?;
-    let scheme = Scheme {
-        group: group(group_size)?,
-        rule: rule.parse()?,
-        scale_type: scale_type(scale_dtype)?,
-    };
+    let scheme =
+        Scheme { group: group(group_size)?, rule: rule.parse()?, scale_type: scale_type(scale_dtype)? };
     let (packed_bytes, scale_bytes) = layout::sizes(rows, k, scheme.group)?;
     py.detach(|| {
         // SAFETY: `flexq.torch` holds tensors of these sizes during the call; see the module.
@@ -241,10 +238,8 @@ pub fn select(
         include: patterns(include)?,
         exclude: patterns(exclude)?,
     };
-    let candidates: Vec<_> = tensors
-        .iter()
-        .map(|(name, shape)| Candidate { name, dtype: Dtype::F32, shape })
-        .collect();
+    let candidates: Vec<_> =
+        tensors.iter().map(|(name, shape)| Candidate { name, dtype: Dtype::F32, shape }).collect();
     let reasons = rules
         .decide(&candidates, &Hints { model_type, hidden_size })
         .map_err(|error| PyValueError::new_err(error.to_string()))?;

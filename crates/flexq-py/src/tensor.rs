@@ -1,14 +1,15 @@
 //! `flexq.QTensor`.
 
-use flexq_core::{FloatType, QTensor, ScaleType, Scheme, SharedBytes};
-use numpy::{PyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use flexq_core::{FloatRowsMut, FloatType, QTensor, Scheme};
+use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PySlice, PyTuple, PyType};
+use pyo3::types::{PySlice, PyTuple, PyType};
 
 use crate::array::{self, FloatsMut};
+use crate::cuda::{self, CudaTensor};
 use crate::error::PyError;
-use crate::options::{GroupSize, float_dtype, scale_type};
+use crate::options::{Dtype, GroupSize, ScaleDtype, ThreadCount};
 
 /// A 6-bit weight of shape `[N, K]`, or `[E, N, K]` for fused experts.
 ///
@@ -32,10 +33,17 @@ impl PyQTensor {
 impl PyQTensor {
     /// A tensor over a copy of canonical bytes.
     ///
-    /// `packed` is uint8 and `scales` float16, bfloat16 or (by `scale_dtype`) their bits
-    /// as uint16; both may have any shape with the right number of elements.
+    /// Args:
+    ///     packed: uint8, `rows * ceil(6 K / 8)` elements in any shape.
+    ///     scales: float16 or bfloat16 as `scale_dtype` says, or their bits as uint16; one
+    ///         per group of every row, in any shape.
+    ///     shape: `(N, K)` or `(E, N, K)`.
+    ///     group_size: columns per scale, or "row".
+    ///     rule: how the scales were found.
+    ///     scale_dtype: how they are stored.
+    ///     dtype: type of the weight before.
     #[classmethod]
-    #[pyo3(signature = (packed, scales, shape, group_size=GroupSize::Columns(128), rule="absmax32s", scale_dtype="float16", dtype="float32"))]
+    #[pyo3(signature = (packed, scales, shape, group_size=GroupSize::DEFAULT, rule="absmax32s", scale_dtype=ScaleDtype::F16, dtype=Dtype::F32))]
     #[expect(clippy::too_many_arguments, reason = "the parts of a tensor")]
     fn from_parts(
         _cls: &Bound<'_, PyType>,
@@ -44,18 +52,17 @@ impl PyQTensor {
         shape: Vec<usize>,
         group_size: GroupSize,
         rule: &str,
-        scale_dtype: &str,
-        dtype: &str,
+        scale_dtype: ScaleDtype,
+        dtype: Dtype,
     ) -> PyResult<Self> {
         let scheme = Scheme {
-            group: group_size.parse()?,
+            group: group_size.0,
             rule: rule.parse().map_err(PyError::from)?,
-            scale_type: scale_type(scale_dtype)?,
+            scale_type: scale_dtype.0,
         };
-        let origin: FloatType = dtype.parse().map_err(PyError::from)?;
         let packed = array::copy_bytes(packed, &["uint8"])?;
         let scales = array::copy_bytes(scales, &[array::name(scheme.scale_type.float_type()), "uint16"])?;
-        Ok(Self(QTensor::from_parts(shape, origin, scheme, packed, scales).map_err(PyError::from)?))
+        Ok(Self(QTensor::from_parts(shape, dtype.0, scheme, packed, scales).map_err(PyError::from)?))
     }
 
     /// Logical shape, `(N, K)` or `(E, N, K)`.
@@ -91,7 +98,7 @@ impl PyQTensor {
     /// Columns per scale, or `"row"`.
     #[getter]
     fn group_size(&self) -> GroupSize {
-        self.0.scheme().group.into()
+        GroupSize(self.0.scheme().group)
     }
 
     /// Name of the rule that found the scales.
@@ -119,6 +126,54 @@ impl PyQTensor {
     fn packed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let row = flexq_core::layout::packed_row_bytes(self.0.columns());
         array::view(py, self.0.packed(), &numpy::dtype::<u8>(py), &self.shape_with(row))
+    }
+
+    /// Codes in -32..31, one per weight: int8 of the tensor's shape.
+    #[pyo3(signature = (*, threads=None))]
+    fn codes<'py>(
+        &self,
+        py: Python<'py>,
+        threads: Option<ThreadCount>,
+    ) -> PyResult<Bound<'py, PyArrayDyn<i8>>> {
+        let mut codes = vec![0; self.0.rows() * self.0.columns()];
+        py.detach(|| flexq_core::unpack_codes(&self.0, &mut codes, ThreadCount::resolve(threads)))
+            .map_err(PyError::from)?;
+        PyArray1::from_vec(py, codes).reshape(self.0.shape())
+    }
+
+    /// The weights again, `code * scale` rounded to `dtype`, of the tensor's shape.
+    ///
+    /// Args:
+    ///     dtype: float32 (the default), float16 or bfloat16.
+    ///     out: a writable C-contiguous array for them.
+    ///     threads: how many may work; all of the machine by default.
+    #[pyo3(signature = (dtype=None, out=None, *, threads=None))]
+    fn dequantize<'py>(
+        &self,
+        py: Python<'py>,
+        dtype: Option<Dtype>,
+        out: Option<&Bound<'py, PyUntypedArray>>,
+        threads: Option<ThreadCount>,
+    ) -> PyResult<Bound<'py, PyUntypedArray>> {
+        let dtype = dtype.map(|dtype| dtype.0);
+        let mut w = FloatsMut::take_or_new(py, out, dtype, FloatType::F32, self.0.shape())?;
+        let dtype = w.dtype();
+        let bytes = w.bytes_mut();
+        py.detach(|| {
+            let mut w = FloatRowsMut::new(bytes, dtype, self.0.rows(), self.0.columns())?;
+            flexq_core::dequantize(&self.0, &mut w, ThreadCount::resolve(threads))
+        })
+        .map_err(PyError::from)?;
+        Ok(w.into_array())
+    }
+
+    /// A copy on a GPU, `"cuda"` or `"cuda:1"`, for `flexq.matmul`.
+    ///
+    /// Raises:
+    ///     CudaError: no driver, no GPU, or no memory left on it.
+    fn to(&self, py: Python<'_>, device: &str) -> PyResult<CudaTensor> {
+        let ordinal = cuda::ordinal(device)?;
+        py.detach(|| CudaTensor::new(&self.0, ordinal))
     }
 
     fn __len__(&self) -> usize {
@@ -167,7 +222,8 @@ impl PyQTensor {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let (py, this) = (slf.py(), slf.get());
-        let scale_bits = array::view(py, this.0.scales(), &numpy::dtype::<u16>(py), &[this.0.scales().len() / 2])?;
+        let scale_bits =
+            array::view(py, this.0.scales(), &numpy::dtype::<u16>(py), &[this.0.scales().len() / 2])?;
         (
             slf.get_type().getattr("from_parts")?,
             (
@@ -184,10 +240,11 @@ impl PyQTensor {
     }
 
     fn __repr__(&self) -> String {
+        let shape: Vec<_> = self.0.shape().iter().map(ToString::to_string).collect();
         format!(
-            "QTensor(shape={:?}, bits_per_weight={}, group_size={}, scale_rule={:?}, dtype={:?})",
-            self.0.shape(),
-            self.0.bits_per_weight(),
+            "QTensor(shape=({}), bits_per_weight={}, group_size={}, scale_rule='{}', dtype='{}')",
+            shape.join(", "),
+            (self.0.bits_per_weight() * 1e4).round() / 1e4,
             self.0.scheme().group,
             self.scale_rule(),
             self.dtype()

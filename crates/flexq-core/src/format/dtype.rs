@@ -8,7 +8,7 @@ use crate::error::Error;
 
 /// The element type of a stored tensor: every type of safetensors 0.8.
 #[allow(non_camel_case_types)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dtype {
     /// Boolean, one byte.
     Bool,

@@ -78,10 +78,21 @@ pub(super) struct Header {
 struct RawEntry {
     dtype: String,
     shape: RawShape,
-    data_offsets: (u64, u64),
+    data_offsets: RawShape,
 }
 
-/// Dimensions, of which at most [`MAX_RANK`] are kept.
+impl RawEntry {
+    /// Start and end of the data.
+    fn offsets(&self, tensor: &str) -> Result<[u64; 2], FormatError> {
+        self.data_offsets.dims.as_slice().try_into().map_err(|_| FormatError::Schema {
+            document: Document::Header,
+            entry: tensor.into(),
+            message: format!("data_offsets holds {} numbers, expected 2", self.data_offsets.rank),
+        })
+    }
+}
+
+/// Integers, of which at most [`MAX_RANK`] are kept: dimensions or offsets.
 pub(super) struct RawShape {
     pub dims: Vec<u64>,
     pub rank: usize,
@@ -106,7 +117,7 @@ impl<'de> Deserialize<'de> for RawShape {
             type Value = RawShape;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an array of dimensions")
+                f.write_str("an array of integers")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<RawShape, A::Error> {
@@ -159,7 +170,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, FormatError> {
                 json::check_unique(Document::Header, &pairs)?;
                 metadata = pairs.into_iter().collect();
             }
-            RawValue::Tensor(raw) => tensors.push((name, raw)),
+            RawValue::Tensor(raw) => tensors.push((raw.offsets(&name)?, name, raw)),
         }
     }
     let entries = place(tensors, file.len() - data_start)?;
@@ -182,12 +193,12 @@ fn text(file: &[u8]) -> Result<&str, FormatError> {
 }
 
 /// Believes the tensors if they cover `0..data` exactly, one after the other.
-fn place(mut tensors: Vec<(String, RawEntry)>, data: usize) -> Result<Vec<Entry>, FormatError> {
-    tensors.sort_by_key(|(_, raw)| raw.data_offsets);
+fn place(mut tensors: Vec<([u64; 2], String, RawEntry)>, data: usize) -> Result<Vec<Entry>, FormatError> {
+    tensors.sort_by_key(|(offsets, ..)| *offsets);
     let mut entries = Vec::with_capacity(tensors.len());
     let mut end = 0;
-    for (name, raw) in tensors {
-        let entry = check(name, raw, end)?;
+    for (offsets, name, raw) in tensors {
+        let entry = check(name, &raw.dtype, raw.shape, offsets, end)?;
         end = entry.range.end;
         entries.push(entry);
     }
@@ -199,10 +210,15 @@ fn place(mut tensors: Vec<(String, RawEntry)>, data: usize) -> Result<Vec<Entry>
 }
 
 /// Checks one tensor whose data must begin at `previous`.
-fn check(name: String, raw: RawEntry, previous: usize) -> Result<Entry, FormatError> {
-    let RawEntry { dtype, shape, data_offsets: (start, end) } = raw;
+fn check(
+    name: String,
+    dtype: &str,
+    shape: RawShape,
+    [start, end]: [u64; 2],
+    previous: usize,
+) -> Result<Entry, FormatError> {
     let Ok(dtype) = dtype.parse::<Dtype>() else {
-        return Err(FormatError::UnknownDtype { tensor: name, found: dtype });
+        return Err(FormatError::UnknownDtype { tensor: name, found: dtype.into() });
     };
     let shape = shape.check(&name)?;
     let bytes = nbytes(&name, dtype, &shape)?;

@@ -1,7 +1,6 @@
 //! Products with f32 activations.
 
 use std::arch::x86_64::*;
-use std::array::from_fn;
 
 use super::convert::from_f32;
 use super::dot::{scale_at, scales_4};
@@ -68,7 +67,10 @@ fn multiply_rows<const V: usize, const M: usize>(w: &Weights<'_>, x: &[f32], out
         let (packed, scales) = (w.packed_row(n), w.scales_row(n));
         let mut sums = [_mm256_setzero_ps(); M];
         for b in 0..stride / 128 {
-            let rows: [&[f32]; M] = from_fn(|m| &x[m * stride + 128 * b..][..128]);
+            let mut rows: [&[f32]; M] = [&[]; M];
+            for (m, row) in rows.iter_mut().enumerate() {
+                *row = &x[m * stride + 128 * b..][..128];
+            }
             if b < whole {
                 _mm_prefetch::<_MM_HINT_T0>(packed.as_ptr().wrapping_add(BLOCK * b + AHEAD).cast());
                 add_block::<V, M>(w, b, &packed[BLOCK * b..][..BLOCK], scales, rows, &mut sums);
@@ -187,11 +189,15 @@ fn multiply_panels(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>, scratch: &m
 /// `sums`, `[M, 16]`.
 #[target_feature(enable = "avx2,fma")]
 fn multiply_panel<const M: usize>(panel: &[f32], x: &[f32], stride: usize, depth: usize, sums: &mut [f32]) {
-    let x: [&[f32]; M] = from_fn(|m| &x[m * stride..][..depth]);
-    let mut acc: [[__m256; 2]; M] = from_fn(|m| [load_f32(sums, m * ROWS), load_f32(sums, m * ROWS + 8)]);
+    let mut rows: [&[f32]; M] = [&[]; M];
+    let mut acc = [[_mm256_setzero_ps(); 2]; M];
+    for m in 0..M {
+        rows[m] = &x[m * stride..][..depth];
+        acc[m] = [load_f32(sums, m * ROWS), load_f32(sums, m * ROWS + 8)];
+    }
     for (k, w) in panel.chunks_exact(ROWS).take(depth).enumerate() {
         let w = [load_f32(w, 0), load_f32(w, 8)];
-        for (acc, x) in acc.iter_mut().zip(x) {
+        for (acc, x) in acc.iter_mut().zip(rows) {
             let x = _mm256_set1_ps(x[k]);
             for (acc, w) in acc.iter_mut().zip(w) {
                 *acc = _mm256_fmadd_ps(w, x, *acc);

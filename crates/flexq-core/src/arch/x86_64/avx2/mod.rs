@@ -2,6 +2,9 @@
 //!
 //! The functions in the table are safe wrappers: the table of an instruction set is
 //! reachable only on processors that have it.
+//!
+//! Inside kernels vectors are handled in loops, not in closures given to `map` or
+//! `from_fn`: those functions are compiled without AVX2, so such closures stay calls.
 
 mod activations;
 mod convert;

@@ -34,34 +34,48 @@ impl Rows {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn transposed(blocks: [&[u8]; 8], i: usize) -> [__m256i; 8] {
-        transpose(blocks.map(|block| unpack_32(block, i)))
+        let mut rows = [_mm256_setzero_si256(); 8];
+        for (row, block) in rows.iter_mut().zip(blocks) {
+            *row = unpack_32(block, i);
+        }
+        transpose(rows)
     }
 
-    /// Calls `each` with the 128 columns from `128 b` on of either half of the panel.
+    /// Columns `128 b ..` of rows `8 h ..`; a last, shorter block is padded in `padded`.
     #[inline]
-    #[target_feature(enable = "avx2")]
-    fn blocks(self, w: &Weights<'_>, b: usize, mut each: impl FnMut(usize, [&[u8]; 8])) {
-        for h in 0..2 {
-            let packed: [&[u8]; 8] = from_fn(|r| &w.packed_row(self.row(8 * h + r))[BLOCK * b..]);
-            if packed[0].len() >= BLOCK {
-                each(h, packed.map(|packed| &packed[..BLOCK]));
+    fn block<'a>(
+        self,
+        w: &Weights<'a>,
+        b: usize,
+        h: usize,
+        padded: &'a mut [[u8; BLOCK]; 8],
+    ) -> [&'a [u8]; 8] {
+        let mut blocks: [&[u8]; 8] = [&[]; 8];
+        for ((r, block), padded) in blocks.iter_mut().enumerate().zip(padded) {
+            let packed = &w.packed_row(self.row(8 * h + r))[BLOCK * b..];
+            *block = if packed.len() >= BLOCK {
+                &packed[..BLOCK]
             } else {
-                each(h, packed.map(pad).each_ref().map(<[u8; BLOCK]>::as_slice));
-            }
+                *padded = pad(packed);
+                padded
+            };
         }
+        blocks
     }
 
     /// Unpacks the blocks `blocks` of 128 columns into `panel`, `[columns / 4, 16 rows, 4]`.
     #[target_feature(enable = "avx2")]
     pub fn unpack_codes(self, w: &Weights<'_>, blocks: Range<usize>, panel: &mut [u8]) {
         for (b, panel) in blocks.zip(panel.chunks_exact_mut(32 * QUAD)) {
-            self.blocks(w, b, |h, packed| {
+            for h in 0..2 {
+                let mut padded = [[0; BLOCK]; 8];
+                let packed = self.block(w, b, h, &mut padded);
                 for i in 0..4 {
                     for (q, codes) in Self::transposed(packed, i).into_iter().enumerate() {
                         store_32(panel, (8 * i + q) * QUAD + 32 * h, codes);
                     }
                 }
-            });
+            }
         }
     }
 
@@ -69,7 +83,9 @@ impl Rows {
     #[target_feature(enable = "avx2,f16c")]
     pub fn dequantize(self, w: &Weights<'_>, b: usize, panel: &mut [f32]) {
         let width = w.group.width(w.columns);
-        self.blocks(w, b, |h, packed| {
+        for h in 0..2 {
+            let mut padded = [[0; BLOCK]; 8];
+            let packed = self.block(w, b, h, &mut padded);
             for i in 0..4 {
                 let scales = self.scales(w, (128 * b + 32 * i) / width, h);
                 for (q, codes) in Self::transposed(packed, i).into_iter().enumerate() {
@@ -87,7 +103,7 @@ impl Rows {
                     }
                 }
             }
-        });
+        }
     }
 
     /// The scales of group `group` of rows `8 h ..`; of the last group past the end.
@@ -95,7 +111,11 @@ impl Rows {
     #[target_feature(enable = "avx2,f16c")]
     pub fn scales(self, w: &Weights<'_>, group: usize, h: usize) -> __m256 {
         let group = group.min(w.group.count(w.columns) - 1);
-        scales_8(w.scale_type, from_fn(|r| scale_at(w.scales_row(self.row(8 * h + r)), group)))
+        let mut bits = [0; 8];
+        for (r, bits) in bits.iter_mut().enumerate() {
+            *bits = scale_at(w.scales_row(self.row(8 * h + r)), group);
+        }
+        scales_8(w.scale_type, bits)
     }
 }
 

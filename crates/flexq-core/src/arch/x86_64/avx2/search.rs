@@ -33,14 +33,13 @@ pub(super) fn search(scale_type: ScaleType, scale: f32, bits: u16, w: &[f32]) ->
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn squared_errors(w: &[f32], reciprocals: [f32; TOGETHER]) -> [f32; TOGETHER] {
-    let reciprocals = reciprocals.map(|reciprocal| _mm256_set1_ps(reciprocal));
     let mut low = [_mm256_setzero_ps(); TOGETHER];
     let mut high = [_mm256_setzero_ps(); TOGETHER];
     for i in 0..w.len() / 16 {
         let (a, b) = (load_f32(w, 16 * i), load_f32(w, 16 * i + 8));
         for j in 0..TOGETHER {
-            low[j] = _mm256_add_ps(low[j], squared_error(a, reciprocals[j]));
-            high[j] = _mm256_add_ps(high[j], squared_error(b, reciprocals[j]));
+            low[j] = _mm256_add_ps(low[j], squared_error(a, _mm256_set1_ps(reciprocals[j])));
+            high[j] = _mm256_add_ps(high[j], squared_error(b, _mm256_set1_ps(reciprocals[j])));
         }
     }
     let mut errors = [0.0; TOGETHER];

@@ -57,7 +57,11 @@ fn multiply_rows<const V: usize, const M: usize>(w: &Weights<'_>, x: &QuantizedR
             for packed in packed {
                 _mm_prefetch::<_MM_HINT_T0>(packed.as_ptr().wrapping_add(BLOCK * b + AHEAD).cast());
             }
-            add_block::<V, M>(w, x, b, packed.map(|packed| &packed[BLOCK * b..][..BLOCK]), scales, &mut sums);
+            let mut blocks = packed;
+            for block in &mut blocks {
+                *block = &block[BLOCK * b..][..BLOCK];
+            }
+            add_block::<V, M>(w, x, b, blocks, scales, &mut sums);
         }
         if w.columns % 128 != 0 {
             let padded = packed.map(|packed| pad(&packed[BLOCK * whole..]));
@@ -98,7 +102,10 @@ fn add_block<const V: usize, const M: usize>(
 ) {
     let blocks = x.stride / ACTIVATION_GROUP;
     let segments = 4 / V;
-    let codes: [&[i8]; M] = from_fn(|m| &x.codes[m * x.stride + 128 * b..][..128]);
+    let mut codes: [&[i8]; M] = [&[]; M];
+    for (m, codes) in codes.iter_mut().enumerate() {
+        *codes = &x.codes[m * x.stride + 128 * b..][..128];
+    }
     for s in 0..segments {
         let mut dots = [[_mm256_setzero_si256(); SIDE]; M];
         for r in 0..SIDE {
@@ -112,7 +119,11 @@ fn add_block<const V: usize, const M: usize>(
         }
         // past the end of a row, dots are zero and any scale does
         let group = ((128 * b + 32 * V * s) / w.group.width(w.columns)).min(scales[0].len() / 2 - 1);
-        let w_scales = scales_4(w.scale_type, scales.map(|scales| scale_at(scales, group)));
+        let mut bits = [0; SIDE];
+        for (bits, scales) in bits.iter_mut().zip(scales) {
+            *bits = scale_at(scales, group);
+        }
+        let w_scales = scales_4(w.scale_type, bits);
         for m in 0..M {
             let offset = _mm_set1_epi32(32 * x.sums[(m * blocks + b) * segments + s]);
             let dot = _mm_cvtepi32_ps(_mm_sub_epi32(sum_lanes(dots[m]), offset));

@@ -107,8 +107,10 @@ fn multiply_panel<const V: usize, const M: usize>(
                 *dots = [_mm256_set1_epi32(-32 * x.sums[(m + i) * blocks * segments + segment]); 2];
             }
             let codes = &panel.codes[(b * segments + s) * V * 8 * QUAD..][..V * 8 * QUAD];
-            let rows: [&[i8]; M] =
-                std::array::from_fn(|i| &x.codes[(m + i) * x.stride + segment * V * 32..][..V * 32]);
+            let mut rows: [&[i8]; M] = [&[]; M];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = &x.codes[(m + i) * x.stride + segment * V * 32..][..V * 32];
+            }
             for (q, codes) in codes.chunks_exact(2 * QUAD).enumerate() {
                 let w: [[__m256i; 2]; 2] = [
                     [load_32(codes, 0), load_32(codes, QUAD)],

@@ -1,0 +1,418 @@
+//! GPUs: what there are, weights that live on one, and functions on memory that torch owns.
+//!
+//! The functions `cuda_*` take addresses, like those of `raw`: `flexq.torch` has checked the
+//! tensors behind them and keeps those alive until the work on the stream is done.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flexq_core::{FloatType, Group, QTensor};
+use flexq_cuda::device::{self, Device};
+use flexq_cuda::linear::{self, GroupedLinear, Linear, Matrix, Precision, Workspace};
+use flexq_cuda::memory::Buffer;
+use flexq_cuda::prepare::{self, Canonical, Weight};
+use flexq_cuda::{ActivationBits, Dtype, ScaleType, order};
+use numpy::PyUntypedArray;
+use pyo3::create_exception;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::array::{Floats, FloatsMut};
+
+create_exception!(
+    flexq,
+    CudaError,
+    PyRuntimeError,
+    "No driver, an old one, no GPU, no memory left on it, or another failure of a GPU."
+);
+
+/// [`flexq_cuda::Error`] on its way to Python: wrong arguments are a `ValueError`.
+pub struct GpuError(flexq_cuda::Error);
+
+impl From<flexq_cuda::Error> for GpuError {
+    fn from(error: flexq_cuda::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<GpuError> for PyErr {
+    fn from(GpuError(error): GpuError) -> Self {
+        use flexq_cuda::Error::{Alignment, Config, Null, Size, UnknownDevice};
+        let message = error.to_string();
+        match error {
+            Alignment { .. } | Config { .. } | Null { .. } | Size { .. } | UnknownDevice { .. } => {
+                PyValueError::new_err(message)
+            }
+            _ => CudaError::new_err(message),
+        }
+    }
+}
+
+/// `(address, type)` where type is 0 float16, 1 bfloat16, 2 float32.
+type Typed = (u64, u8);
+/// `(address of codes, address of scales, type of scales, N, K, group)`; group 0 is the row.
+type RawWeight = (u64, u64, u8, usize, usize, usize);
+/// `(address, type, rows, elements from row to row)`.
+type RawMatrix = (u64, u8, usize, usize);
+
+fn dtype(number: u8) -> PyResult<Dtype> {
+    match number {
+        0 => Ok(Dtype::F16),
+        1 => Ok(Dtype::BF16),
+        2 => Ok(Dtype::F32),
+        _ => Err(PyValueError::new_err(format!("type {number}: expected 0, 1 or 2"))),
+    }
+}
+
+fn scale_type(number: u8) -> PyResult<ScaleType> {
+    match number {
+        0 => Ok(ScaleType::F16),
+        1 => Ok(ScaleType::BF16),
+        _ => Err(PyValueError::new_err(format!("type {number} of scales: expected 0 or 1"))),
+    }
+}
+
+fn bits(number: u8) -> PyResult<ActivationBits> {
+    match number {
+        16 => Ok(ActivationBits::A16),
+        8 => Ok(ActivationBits::A8),
+        6 => Ok(ActivationBits::A6),
+        _ => Err(PyValueError::new_err(format!("act_bits: expected 16, 8 or 6, found {number}"))),
+    }
+}
+
+fn group(columns: usize) -> flexq_cuda::Group {
+    if columns == 0 { flexq_cuda::Group::Row } else { flexq_cuda::Group::Columns(columns) }
+}
+
+fn weight((codes, scales, kind, n, k, columns): RawWeight) -> PyResult<Weight> {
+    Ok(Weight { codes, scales, scale_type: scale_type(kind)?, n, k, group: group(columns) })
+}
+
+fn matrix((address, kind, rows, stride): RawMatrix) -> PyResult<Matrix> {
+    Ok(Matrix { address, dtype: dtype(kind)?, rows, stride })
+}
+
+fn typed((address, kind): Typed) -> PyResult<(u64, Dtype)> {
+    Ok((address, dtype(kind)?))
+}
+
+/// What there is to know of every GPU; an empty list where there is none.
+///
+/// Raises:
+///     CudaError: no driver or an old one.
+#[pyfunction]
+pub fn cuda_info(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
+    let count = device::count().map_err(GpuError)?;
+    (0..count)
+        .map(|ordinal| {
+            let info = device::info(ordinal).map_err(GpuError)?;
+            let dict = PyDict::new(py);
+            dict.set_item("index", info.ordinal)?;
+            dict.set_item("name", info.name)?;
+            dict.set_item("capability", info.arch.capability)?;
+            dict.set_item("multiprocessors", info.arch.multiprocessors)?;
+            dict.set_item("memory", info.memory)?;
+            dict.set_item("l2", info.l2)?;
+            Ok(dict)
+        })
+        .collect()
+}
+
+/// Bytes of codes and number of scales of `[n, k]` in device order.
+#[pyfunction]
+pub fn cuda_sizes(n: usize, k: usize, columns: usize) -> (usize, usize) {
+    (order::weight_bytes(n, k), order::scale_count(n, k, group(columns).segment()))
+}
+
+/// Bytes of workspace for up to `rows` rows, and how many of them must be zero at first.
+#[pyfunction]
+pub fn cuda_workspace(
+    ordinal: usize,
+    w: RawWeight,
+    rows: usize,
+    x_type: u8,
+    act_bits: u8,
+    per_row: bool,
+) -> PyResult<(u64, u64)> {
+    let device = Device::get(ordinal).map_err(GpuError)?;
+    let precision = Precision { bits: bits(act_bits)?, per_row };
+    let bytes =
+        linear::workspace_bytes(&device, &weight(w)?, rows, dtype(x_type)?, precision).map_err(GpuError)?;
+    Ok((bytes, linear::COUNTER_BYTES))
+}
+
+/// The kernel a product gets, as text.
+#[pyfunction]
+pub fn cuda_choice(
+    ordinal: usize,
+    w: RawWeight,
+    x: RawMatrix,
+    act_bits: u8,
+    per_row: bool,
+) -> PyResult<String> {
+    let device = Device::get(ordinal).map_err(GpuError)?;
+    let precision = Precision { bits: bits(act_bits)?, per_row };
+    Ok(linear::choice(&device, &weight(w)?, &matrix(x)?, precision).map_err(GpuError)?.to_string())
+}
+
+/// Puts canonical `(packed, scales)` into the memory of `w`, in device order.
+#[pyfunction]
+pub fn cuda_repack(ordinal: usize, stream: u64, from: (u64, u64), w: RawWeight) -> PyResult<()> {
+    let device = Device::get(ordinal).map_err(GpuError)?;
+    let from = Canonical { packed: from.0, scales: from.1 };
+    // SAFETY: `flexq.torch` holds tensors of these sizes; see the module.
+    Ok(unsafe { prepare::repack(&device, stream, from, &weight(w)?) }.map_err(GpuError)?)
+}
+
+/// The reverse: device order to canonical `(packed, scales)`.
+#[pyfunction]
+pub fn cuda_restore(ordinal: usize, stream: u64, w: RawWeight, to: (u64, u64)) -> PyResult<()> {
+    let device = Device::get(ordinal).map_err(GpuError)?;
+    let to = Canonical { packed: to.0, scales: to.1 };
+    // SAFETY: `flexq.torch` holds tensors of these sizes; see the module.
+    Ok(unsafe { prepare::restore(&device, stream, &weight(w)?, to) }.map_err(GpuError)?)
+}
+
+/// Writes the weight as numbers `[n, k]`.
+#[pyfunction]
+pub fn cuda_dequantize(ordinal: usize, stream: u64, w: RawWeight, y: Typed) -> PyResult<()> {
+    let device = Device::get(ordinal).map_err(GpuError)?;
+    let (y, kind) = typed(y)?;
+    // SAFETY: `flexq.torch` holds tensors of these sizes; see the module.
+    Ok(unsafe { prepare::dequantize(&device, stream, &weight(w)?, y, kind) }.map_err(GpuError)?)
+}
+
+/// Writes rows of the weight as numbers; `rows` is (address of int64, count).
+#[pyfunction]
+pub fn cuda_embedding(
+    ordinal: usize,
+    stream: u64,
+    w: RawWeight,
+    rows: (u64, usize),
+    y: Typed,
+) -> PyResult<()> {
+    let device = Device::get(ordinal).map_err(GpuError)?;
+    let (y, kind) = typed(y)?;
+    // SAFETY: `flexq.torch` holds tensors of these sizes; see the module.
+    Ok(unsafe { prepare::gather(&device, stream, &weight(w)?, rows, y, kind) }.map_err(GpuError)?)
+}
+
+/// `y = x @ w.T + bias`; `workspace` is (address, bytes), zeroed at first as `cuda_workspace` says.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the parts of a product")]
+pub fn cuda_linear(
+    ordinal: usize,
+    stream: u64,
+    w: RawWeight,
+    x: RawMatrix,
+    bias: Option<Typed>,
+    y: Typed,
+    act_bits: u8,
+    per_row: bool,
+    workspace: (u64, u64),
+) -> PyResult<()> {
+    let device = Device::get(ordinal).map_err(GpuError)?;
+    let product = Linear {
+        weight: &weight(w)?,
+        x: matrix(x)?,
+        bias: bias.map(typed).transpose()?,
+        y: typed(y)?,
+        precision: Precision { bits: bits(act_bits)?, per_row },
+        workspace: Workspace { address: workspace.0, bytes: workspace.1 },
+    };
+    // SAFETY: `flexq.torch` holds tensors of these sizes; see the module.
+    Ok(unsafe { linear::linear(&device, stream, &product) }.map_err(GpuError)?)
+}
+
+/// Rows sorted by expert times the experts' weights; `ends` is (address of int32, experts).
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the parts of a product")]
+pub fn cuda_grouped_linear(
+    ordinal: usize,
+    stream: u64,
+    w: RawWeight,
+    ends: (u64, usize),
+    x: RawMatrix,
+    y: Typed,
+    act_bits: u8,
+    per_row: bool,
+    workspace: (u64, u64),
+) -> PyResult<()> {
+    let device = Device::get(ordinal).map_err(GpuError)?;
+    let product = GroupedLinear {
+        weight: &weight(w)?,
+        experts: ends.1,
+        ends: ends.0,
+        x: matrix(x)?,
+        y: typed(y)?,
+        precision: Precision { bits: bits(act_bits)?, per_row },
+        workspace: Workspace { address: workspace.0, bytes: workspace.1 },
+    };
+    // SAFETY: `flexq.torch` holds tensors of these sizes; see the module.
+    Ok(unsafe { linear::grouped_linear(&device, stream, &product) }.map_err(GpuError)?)
+}
+
+/// A weight on a GPU, in the order kernels read; made by `QTensor.to("cuda")`.
+#[pyclass(name = "CudaTensor", module = "flexq", frozen)]
+pub struct CudaTensor {
+    codes: Buffer,
+    scales: Buffer,
+    scale_type: ScaleType,
+    n: usize,
+    k: usize,
+    group: flexq_cuda::Group,
+    /// Used by one product at a time.
+    workspace: Mutex<Option<Buffer>>,
+}
+
+impl CudaTensor {
+    /// Copies a matrix to GPU `ordinal` and reorders it there.
+    pub fn new(q: &QTensor, ordinal: usize) -> PyResult<Self> {
+        let &[n, k] = q.shape() else {
+            return Err(PyValueError::new_err("only matrices go to a GPU: take one expert, q[i]"));
+        };
+        let device = Device::get(ordinal).map_err(GpuError)?;
+        let group = match q.scheme().group {
+            Group::Columns(columns) => flexq_cuda::Group::Columns(columns),
+            Group::Row => flexq_cuda::Group::Row,
+        };
+        let scale_type = match q.scheme().scale_type {
+            flexq_core::ScaleType::F16 => ScaleType::F16,
+            flexq_core::ScaleType::BF16 => ScaleType::BF16,
+        };
+        let load = || -> flexq_cuda::Result<(Buffer, Buffer)> {
+            let packed = Buffer::copy_of(&device, q.packed())?;
+            let canonical_scales = Buffer::copy_of(&device, q.scales())?;
+            let codes = Buffer::zeros(&device, order::weight_bytes(n, k))?;
+            let scales = Buffer::zeros(&device, order::scale_count(n, k, group.segment()) * 2)?;
+            let to = Weight { codes: codes.address(), scales: scales.address(), scale_type, n, k, group };
+            let from = Canonical { packed: packed.address(), scales: canonical_scales.address() };
+            // SAFETY: the buffers have the sizes of this shape and live until the wait below.
+            unsafe { prepare::repack(&device, 0, from, &to)? };
+            codes.synchronize()?;
+            Ok((codes, scales))
+        };
+        let (codes, scales) = load().map_err(GpuError)?;
+        Ok(Self { codes, scales, scale_type, n, k, group, workspace: Mutex::default() })
+    }
+
+    fn weight(&self) -> Weight {
+        Weight {
+            codes: self.codes.address(),
+            scales: self.scales.address(),
+            scale_type: self.scale_type,
+            n: self.n,
+            k: self.k,
+            group: self.group,
+        }
+    }
+
+    /// `x [.., k]` times the transpose of the weight, into `out`.
+    fn multiply(
+        &self,
+        x: &[u8],
+        matrix: Matrix,
+        precision: Precision,
+        out: &mut [u8],
+        y: Dtype,
+    ) -> flexq_cuda::Result<()> {
+        let device: &Arc<Device> = self.codes.device();
+        let weight = self.weight();
+        let needed = linear::workspace_bytes(device, &weight, matrix.rows, matrix.dtype, precision)? as usize;
+        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let workspace = match &mut *workspace {
+            Some(buffer) if buffer.len() >= needed => buffer,
+            other => other.insert(Buffer::zeros(device, needed)?),
+        };
+        let x = Buffer::copy_of(device, x)?;
+        let result = Buffer::zeros(device, out.len())?;
+        let product = Linear {
+            weight: &weight,
+            x: Matrix { address: x.address(), ..matrix },
+            bias: None,
+            y: (result.address(), y),
+            precision,
+            workspace: Workspace { address: workspace.address(), bytes: workspace.len() as u64 },
+        };
+        // SAFETY: the buffers have the sizes of these shapes; `copy_to` waits for the work.
+        unsafe { linear::linear(device, 0, &product)? };
+        result.copy_to(out)
+    }
+
+    /// `flexq.matmul` with this weight.
+    pub fn matmul<'py>(
+        &self,
+        py: Python<'py>,
+        x: &Floats,
+        act_bits: u8,
+        per_row: bool,
+        out: Option<&Bound<'py, PyUntypedArray>>,
+        out_dtype: Option<FloatType>,
+    ) -> PyResult<Bound<'py, PyUntypedArray>> {
+        let Some((&k, leading)) = x.shape().split_last() else {
+            return Err(PyValueError::new_err("x has no dimension: expected [..., K]"));
+        };
+        if k != self.k {
+            return Err(PyValueError::new_err(format!("columns of x: expected {}, found {k}", self.k)));
+        }
+        let precision = Precision { bits: bits(act_bits)?, per_row };
+        let rows = leading.iter().product();
+        let mut shape = leading.to_vec();
+        shape.push(self.n);
+        let mut y = FloatsMut::take_or_new(py, out, out_dtype, x.dtype(), &shape)?;
+        if y.overlaps(x.bytes()) {
+            return Err(PyValueError::new_err("out shares memory with x"));
+        }
+        let matrix = Matrix { address: 0, dtype: gpu_type(x.dtype()), rows, stride: k };
+        let (bytes, y_type) = (x.bytes(), gpu_type(y.dtype()));
+        let out = y.bytes_mut();
+        py.detach(|| self.multiply(bytes, matrix, precision, out, y_type)).map_err(GpuError)?;
+        Ok(y.into_array())
+    }
+}
+
+#[pymethods]
+impl CudaTensor {
+    /// Logical shape, `(N, K)`.
+    #[getter]
+    fn shape(&self) -> (usize, usize) {
+        (self.n, self.k)
+    }
+
+    /// Bytes on the GPU, padding included.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.codes.len() + self.scales.len()
+    }
+
+    /// The GPU, such as `"cuda:0"`.
+    #[getter]
+    fn device(&self) -> String {
+        format!("cuda:{}", self.codes.device().info().ordinal)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("CudaTensor(shape=({}, {}), device='{}')", self.n, self.k, self.device())
+    }
+}
+
+fn gpu_type(dtype: FloatType) -> Dtype {
+    match dtype {
+        FloatType::F16 => Dtype::F16,
+        FloatType::BF16 => Dtype::BF16,
+        FloatType::F32 => Dtype::F32,
+    }
+}
+
+/// The number of a GPU in `"cuda"` or `"cuda:1"`.
+pub fn ordinal(device: &str) -> PyResult<usize> {
+    let number = match device.strip_prefix("cuda") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix(':').and_then(|number| number.parse().ok()),
+        None => None,
+    };
+    number.ok_or_else(|| {
+        PyValueError::new_err(format!("unknown device {device:?}: expected cpu, cuda or cuda:N"))
+    })
+}
