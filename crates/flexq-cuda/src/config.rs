@@ -198,7 +198,7 @@ impl Small {
         let sums = match (self.splits, self.reduce) {
             (1, _) => 0,
             (_, Reduce::Cluster) => 700,
-            (splits, Reduce::Workspace) => 1200 + u64::from(splits) * (p.m * p.n) as u64 * 8 / 4000,
+            (splits, Reduce::Workspace) => 1800 + u64::from(splits) * (p.m * p.n) as u64 * 8 / 4000,
         };
         weights + activations + sums
     }

@@ -74,9 +74,10 @@ impl Buffer {
     /// # Errors
     /// A failure of earlier work.
     pub fn synchronize(&self) -> Result<()> {
-        // SAFETY: the default stream always exists.
         self.device.with(|driver| {
-            driver.check("cuStreamSynchronize", unsafe { (driver.synchronize)(DEFAULT_STREAM) })
+            // SAFETY: the default stream always exists.
+            let status = unsafe { (driver.synchronize)(DEFAULT_STREAM) };
+            driver.check("cuStreamSynchronize", status)
         })
     }
 

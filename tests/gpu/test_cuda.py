@@ -1,0 +1,216 @@
+"""Products, reordering and lookups on a GPU against NumPy and float64."""
+
+import flexq
+import numpy as np
+import order
+import pytest
+from flexq import _flexq, cuda
+
+if not cuda.is_available():
+    pytest.skip(f"no usable GPU: {cuda.why_not()}", allow_module_level=True)
+
+pytestmark = pytest.mark.gpu
+torch = pytest.importorskip("torch")
+
+SHAPES = [(64, 128), (80, 300), (100, 172), (513, 640), (1000, 1000), (4096, 4096)]
+TYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}
+TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 6e-3, torch.float32: 3e-6}
+
+
+class Weight:
+    """Random codes and scales on the GPU, canonical and in device order."""
+
+    def __init__(self, n, k, group, scale_type=torch.float16):
+        self.n, self.k, self.group = n, k, group
+        columns = group or k
+        self.q = torch.randint(-32, 32, (n, k), dtype=torch.int8)
+        self.scales = (torch.rand(n, -(-k // columns)) * 0.02 - 0.01).to(scale_type).cuda()
+        self.packed = torch.from_numpy(order.pack(self.q.numpy())).cuda()
+        code_bytes, scale_count = _flexq.cuda_sizes(n, k, group)
+        self.codes = torch.full((code_bytes,), 255, dtype=torch.uint8, device="cuda")
+        self.device_scales = torch.full((scale_count,), torch.nan, dtype=scale_type, device="cuda")
+        self.raw = (
+            self.codes.data_ptr(),
+            self.device_scales.data_ptr(),
+            TYPES[scale_type],
+            n,
+            k,
+            group,
+        )
+        _flexq.cuda_repack(0, stream(), (self.packed.data_ptr(), self.scales.data_ptr()), self.raw)
+
+    def dense(self):
+        wide = self.scales.double().repeat_interleave(self.group or self.k, 1)[:, : self.k]
+        return self.q.cuda().double() * wide
+
+
+def stream():
+    return torch.cuda.current_stream().cuda_stream
+
+
+def linear(weight, x, out_type, act_bits=16, per_row=False, bias=None):
+    y = torch.full((len(x), weight.n), torch.nan, dtype=out_type, device="cuda")
+    raw_x = (x.data_ptr(), TYPES[x.dtype], len(x), x.stride(0))
+    size, _ = _flexq.cuda_workspace(0, weight.raw, len(x), TYPES[x.dtype], act_bits, per_row)
+    workspace = torch.zeros(size, dtype=torch.uint8, device="cuda")
+    raw_bias = None if bias is None else (bias.data_ptr(), TYPES[bias.dtype])
+    for _ in range(2):  # the second one finds the counters as the first one left them
+        previous = y.clone()
+        _flexq.cuda_linear(
+            0,
+            stream(),
+            weight.raw,
+            raw_x,
+            raw_bias,
+            (y.data_ptr(), TYPES[out_type]),
+            act_bits,
+            per_row,
+            (workspace.data_ptr(), size),
+        )
+    torch.cuda.synchronize()
+    assert torch.equal(y, previous), "two runs differ"
+    return y
+
+
+def quantized(x, limit, per_row):
+    m, k = x.shape
+    width = k if per_row else 128
+    padded = torch.zeros(m, -(-k // width) * width, device="cuda")
+    padded[:, :k] = x.float()
+    blocks = padded.view(m, -1, width)
+    # a division of tensors: by a number, torch multiplies with its inverse
+    scale = blocks.abs().amax(-1, keepdim=True) / torch.full((1, 1, 1), limit, device="cuda")
+    q = torch.where(scale > 0, blocks / scale, 0.0).round().clamp(-limit, limit)
+    return (q.double() * scale.double()).view(m, -1)[:, :k]
+
+
+def error(y, reference):
+    return float((y.double() - reference).norm() / reference.norm())
+
+
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize("group", [32, 128, 256, 0])
+def test_order_and_back(n, k, group):
+    w = Weight(n, k, group)
+    segment = min(group, 128) or 128
+    assert (w.codes.cpu().numpy().view(np.uint32) == order.device_order(w.q.numpy())).all()
+    scales = order.device_scales(w.scales.cpu().numpy(), k, group or k, segment)
+    assert (w.device_scales.cpu().numpy() == scales.reshape(-1)).all()
+    packed, back = torch.zeros_like(w.packed), torch.zeros_like(w.scales)
+    _flexq.cuda_restore(0, stream(), w.raw, (packed.data_ptr(), back.data_ptr()))
+    assert torch.equal(packed, w.packed)
+    assert torch.equal(back, w.scales)
+
+
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_dequantize_and_lookup(n, k, dtype):
+    w = Weight(n, k, 128)
+    expected = w.dense().float().to(dtype)
+    y = torch.full((n, k), torch.nan, dtype=dtype, device="cuda")
+    _flexq.cuda_dequantize(0, stream(), w.raw, (y.data_ptr(), TYPES[dtype]))
+    assert torch.equal(y, expected)
+    rows = torch.tensor([n - 1, 0, n, -1], device="cuda")
+    y = torch.zeros((4, k), dtype=dtype, device="cuda")
+    _flexq.cuda_embedding(0, stream(), w.raw, (rows.data_ptr(), 4), (y.data_ptr(), TYPES[dtype]))
+    assert torch.equal(y[:2], expected[rows[:2]])
+    assert y[2:].isnan().all()
+
+
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize("m", [1, 3, 8, 9, 16, 17, 24, 33, 64, 100, 128, 200, 1000])
+@pytest.mark.parametrize("group", [32, 64, 128, 0])
+def test_linear(n, k, m, group):
+    w = Weight(n, k, group, torch.bfloat16 if m % 2 else torch.float16)
+    dense = w.dense()
+    for x_type in (torch.float16, torch.bfloat16):
+        x = torch.randn(m, k, device="cuda").to(x_type)
+        bias = torch.randn(n, device="cuda").to(x_type)
+        for act_bits, per_row in ((16, False), (8, False), (8, True), (6, False)):
+            limit = {16: None, 8: 127, 6: 31}[act_bits]
+            values = x.double() if limit is None else quantized(x, limit, per_row)
+            reference = values @ dense.T + bias.double()
+            for out_type in {torch.float32, x_type}:
+                y = linear(w, x, out_type, act_bits, per_row, bias)
+                assert error(y, reference) < TOLERANCE[out_type], (x_type, act_bits, per_row)
+
+
+def test_no_rows():
+    w = Weight(64, 128, 128)
+    assert linear(w, torch.zeros(0, 128, device="cuda").half(), torch.float32).shape == (0, 64)
+
+
+@pytest.mark.parametrize("act_bits", [16, 8])
+def test_experts(act_bits):
+    experts, n, k = 5, 320, 640
+    weights = [Weight(n, k, 128) for _ in range(experts)]
+    codes = torch.cat([w.codes for w in weights])
+    scales = torch.cat([w.device_scales for w in weights])
+    ends = torch.tensor([0, 3, 73, 74, 204], dtype=torch.int32, device="cuda")
+    x = torch.randn(204, k, device="cuda").half()
+    values = x.double() if act_bits == 16 else quantized(x, 127, False)
+    parts = zip([0, *ends.tolist()[:-1]], ends.tolist(), weights, strict=True)
+    reference = torch.cat([values[a:b] @ w.dense().T for a, b, w in parts])
+    y = torch.full((204, n), torch.nan, device="cuda")
+    raw = (codes.data_ptr(), scales.data_ptr(), 0, n, k, 128)
+    size, _ = _flexq.cuda_workspace(0, raw, 204, 0, act_bits, False)
+    workspace = torch.zeros(size, dtype=torch.uint8, device="cuda")
+    _flexq.cuda_grouped_linear(
+        0,
+        stream(),
+        raw,
+        (ends.data_ptr(), experts),
+        (x.data_ptr(), 0, 204, k),
+        (y.data_ptr(), 2),
+        act_bits,
+        False,
+        (workspace.data_ptr(), size),
+    )
+    assert error(y, reference) < TOLERANCE[torch.float32]
+
+
+def test_graph_capture():
+    w = Weight(4096, 4096, 128)
+    x = torch.randn(4, 4096, device="cuda").half()
+    expected = linear(w, x, torch.float16)
+    y = torch.zeros_like(expected)
+    size, _ = _flexq.cuda_workspace(0, w.raw, 4, 0, 16, False)
+    workspace = torch.zeros(size, dtype=torch.uint8, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        _flexq.cuda_linear(
+            0,
+            stream(),
+            w.raw,
+            (x.data_ptr(), 0, 4, 4096),
+            None,
+            (y.data_ptr(), 0),
+            16,
+            False,
+            (workspace.data_ptr(), size),
+        )
+    y.zero_()
+    graph.replay()
+    assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize("m", [1, 7, 64])
+def test_numpy(m):
+    rng = np.random.default_rng(m)
+    q = flexq.quantize(rng.standard_normal((300, 512), dtype=np.float32))
+    x = rng.standard_normal((2, m, 512)).astype(np.float16)
+    for act_bits in (16, 8, 6):
+        y = flexq.matmul(x, q.to("cuda"), act_bits=act_bits, out_dtype=np.float32)
+        cpu = flexq.matmul(x, q, act_bits=act_bits, out_dtype=np.float32)
+        assert np.linalg.norm(y - cpu) < 1e-5 * np.linalg.norm(cpu)
+    assert np.array_equal(flexq.matmul(x, q, device="cuda"), flexq.matmul(x, q.to("cuda")))
+
+
+def test_wrong_arguments():
+    q = flexq.quantize(np.ones((64, 128), np.float32)).to("cuda")
+    with pytest.raises(ValueError, match="float16 or bfloat16"):
+        flexq.matmul(np.ones((1, 128), np.float32), q)
+    with pytest.raises(ValueError, match="expected 128, found 64"):
+        flexq.matmul(np.ones((1, 64), np.float16), q)
+    with pytest.raises(ValueError, match="GPU 99"):
+        flexq.quantize(np.ones((64, 128), np.float32)).to("cuda:99")
