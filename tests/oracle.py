@@ -130,3 +130,32 @@ def _search(w: NDArray[np.float32], exact: Any, rounded: Any, stored: Any) -> An
         if total < least:
             best, least = bits, total
     return best
+
+
+def quantize_activations(
+    x: Floats, bits: int, group_size: int | str = 128
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Codes `[M, K]` and the scale of every column `[M, K]`."""
+    x = x.astype(np.float32)
+    limit = {8: 127, 6: 31}[bits]
+    codes, scales = np.zeros(x.shape, np.int8), np.zeros(x.shape, np.float32)
+    for columns in groups(x.shape[1], group_size):
+        scale = np.abs(x[:, columns]).max(axis=1, keepdims=True) / np.float32(limit)
+        scales[:, columns] = scale
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = np.where(scale > 0, np.rint(x[:, columns] / scale), 0)
+        codes[:, columns] = np.clip(steps, -limit, limit).astype(np.int8)
+    return codes, scales
+
+
+def matmul(
+    x: Floats, w: NDArray[np.float32], act_bits: int = 16, act_group: int | str = 128
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The product with dequantized weights in float64, and the sum of its terms' magnitudes."""
+    if act_bits == 16:
+        exact = x.astype(np.float64)
+    else:
+        codes, scales = quantize_activations(x, act_bits, act_group)
+        exact = codes.astype(np.float64) * scales.astype(np.float64)
+    weights = w.astype(np.float64)
+    return exact @ weights.T, np.abs(exact) @ np.abs(weights).T
