@@ -9,7 +9,15 @@
     flexq.pack("model", "model-6bit")
 """
 
-from flexq._flexq import FormatError, NonFiniteError, QTensor, embedding, matmul, quantize
+from flexq._flexq import (
+    FormatError,
+    NonFiniteError,
+    QTensor,
+    __version__,
+    embedding,
+    matmul,
+    quantize,
+)
 from flexq.checkpoint import export, import_, inspect, pack, unpack, verify
 from flexq.io import TensorFile, load_file, save_file
 
@@ -18,6 +26,7 @@ __all__ = [
     "NonFiniteError",
     "QTensor",
     "TensorFile",
+    "__version__",
     "embedding",
     "export",
     "import_",

@@ -11,6 +11,8 @@ _FloatName: TypeAlias = Literal["float32", "float16", "bfloat16"]
 _ScaleName: TypeAlias = Literal["float16", "bfloat16"]
 _GroupSize: TypeAlias = int | Literal["row"]
 
+__version__: str
+
 class FormatError(ValueError): ...
 class NonFiniteError(ValueError): ...
 

@@ -22,6 +22,10 @@ fn run_cli(py: Python<'_>, arguments: Vec<String>) -> u8 {
 #[pymodule]
 mod _flexq {
     #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "its name in Python")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
     use super::run_cli;
     #[pymodule_export]
     use crate::cuda::{

@@ -88,7 +88,7 @@ fn scale_bits<S: Source>(
         high = w.into_iter().fold(high, f32::max);
         // NaN where an element is not finite, which `max` alone would drop
         let tail = scalar::abs_max(&w);
-        largest = if tail.is_nan() { tail } else { largest.max(tail) };
+        largest = if largest.is_nan() || tail.is_nan() { f32::NAN } else { largest.max(tail) };
     }
     if !largest.is_finite() {
         return Err(non_finite::<S>(column, src, scratch));
