@@ -109,6 +109,9 @@ pub enum Reduce {
     Workspace,
 }
 
+/// Shared memory that kernels keep for a flag, at most.
+const STATIC_BYTES: u64 = 16;
+
 /// A launch of a small-M kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Small {
@@ -170,7 +173,7 @@ impl Small {
             return None;
         }
         let shared_bytes = ring + x + x_scales + slots;
-        if shared_bytes > u64::from(p.arch.shared_bytes) {
+        if shared_bytes + STATIC_BYTES > u64::from(p.arch.shared_bytes) {
             return None;
         }
         Some(Self {

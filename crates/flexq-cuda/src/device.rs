@@ -5,7 +5,7 @@ use std::ffi::{CString, c_int};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::config::Arch;
-use crate::driver::{Context, DeviceAttribute, Driver, Function, MAX_DYNAMIC_SHARED, Module};
+use crate::driver::{Context, DeviceAttribute, Driver, Function, MAX_DYNAMIC_SHARED, Module, STATIC_SHARED};
 use crate::error::{Error, Result};
 use crate::kernels::Source;
 
@@ -111,15 +111,14 @@ impl Device {
             // SAFETY: the module is loaded in the current context; the name ends in NUL.
             let status = unsafe { (driver.get_function)(&raw mut function, module, symbol.as_ptr()) };
             driver.check("cuModuleGetFunction", status)?;
+            let mut fixed: c_int = 0;
+            // SAFETY: writes one integer; the function is alive.
+            let status = unsafe { (driver.get_function_attribute)(&raw mut fixed, STATIC_SHARED, function) };
+            driver.check("cuFuncGetAttribute", status)?;
             // The most any launch may ask for, so that launches need not set it.
+            let most = self.info.arch.shared_bytes as c_int - fixed;
             // SAFETY: the function is alive.
-            let status = unsafe {
-                (driver.set_function_attribute)(
-                    function,
-                    MAX_DYNAMIC_SHARED,
-                    self.info.arch.shared_bytes as c_int,
-                )
-            };
+            let status = unsafe { (driver.set_function_attribute)(function, MAX_DYNAMIC_SHARED, most) };
             driver.check("cuFuncSetAttribute", status)?;
             Ok(function)
         })?;

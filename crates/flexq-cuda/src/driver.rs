@@ -56,6 +56,8 @@ pub enum DeviceAttribute {
     L2Bytes = 38,
 }
 
+/// `CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES`: what a kernel takes besides dynamic memory.
+pub const STATIC_SHARED: c_uint = 1;
 /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
 pub const MAX_DYNAMIC_SHARED: c_uint = 8;
 
@@ -130,6 +132,7 @@ functions! {
     pop_context = b"cuCtxPopCurrent_v2\0" (*mut Context);
     load_module = b"cuModuleLoadData\0" (*mut Module, *const c_void);
     get_function = b"cuModuleGetFunction\0" (*mut Function, Module, *const c_char);
+    get_function_attribute = b"cuFuncGetAttribute\0" (*mut c_int, c_uint, Function);
     set_function_attribute = b"cuFuncSetAttribute\0" (Function, c_uint, c_int);
     launch = b"cuLaunchKernelEx\0" (*const LaunchConfig, Function, *mut *mut c_void, *mut *mut c_void);
     encode_tiled = b"cuTensorMapEncodeTiled\0" (*mut c_void, c_uint, c_uint, *mut c_void, *const u64, *const u64, *const c_uint, *const c_uint, c_uint, c_uint, c_uint, c_uint);
