@@ -15,7 +15,7 @@ from flexq.torch.embedding import FlexQEmbedding
 from flexq.torch.experts import FlexQExperts
 from flexq.torch.layout import Scheme
 from flexq.torch.linear import FlexQLinear
-from flexq.torch.module import PackedWeight
+from flexq.torch.module import PackedWeight, prepare
 from flexq.torch.report import Coverage, coverage
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "Scheme",
     "coverage",
     "dequantize_model_",
+    "prepare",
     "quantize_model_",
 ]

@@ -10,7 +10,7 @@ from flexq.torch.embedding import FlexQEmbedding
 from flexq.torch.experts import FlexQExperts
 from flexq.torch.layout import Scheme
 from flexq.torch.linear import FlexQLinear
-from flexq.torch.module import PackedWeight
+from flexq.torch.module import PackedWeight, prepare
 from flexq.torch.report import Coverage, coverage
 from flexq.torch.select import choose
 
@@ -49,7 +49,7 @@ def quantize_model_(
     if not choice.targets:
         raise ValueError(f"{type(model).__name__} has no weight to quantize")
     replace_(model, choice.modules(), scheme, act_bits, act_bits_overrides or {})
-    return coverage(model, choice.kept)
+    return coverage(prepare(model), choice.kept)
 
 
 def replace_(

@@ -1,20 +1,21 @@
 """What every module on packed weights shares: parameters for codes and scales."""
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from flexq.torch import cpu
+from flexq.torch import cpu, cuda
 from flexq.torch.layout import Scheme, groups, row_bytes
 
 
 class PackedWeight(nn.Module):
     """Packed weights by name, each a pair of parameters `{name}_packed` and `{name}_scale`.
 
-    They hold the bytes of a file. Converting the module to another floating-point type
-    leaves the scales as they are.
+    They hold the bytes of a file. `prepare` puts those on an NVIDIA GPU into the order its
+    kernels read, in the same memory; a state dict has the bytes of a file all the same.
+    Converting the module to another floating-point type leaves the scales as they are.
     """
 
     # transformers: in tensor parallel runs, compute on plain tensors
@@ -24,6 +25,8 @@ class PackedWeight(nn.Module):
         super().__init__()
         self.group_size = group_size
         self._columns: dict[str, int] = {}
+        # shapes [..., N, K] of the weights that are in device order
+        self._reordered: dict[str, tuple[int, ...]] = {}
 
     def declare(
         self,
@@ -43,6 +46,7 @@ class PackedWeight(nn.Module):
     def assign(self, name: str, packed: Tensor, scale: Tensor, columns: int) -> None:
         """Sets a weight of `columns` columns; parameters may belong to other modules too."""
         self._columns[name] = columns
+        self._reordered.pop(name, None)
         setattr(self, f"{name}_packed", _parameter(packed))
         setattr(self, f"{name}_scale", _parameter(scale))
 
@@ -73,7 +77,8 @@ class PackedWeight(nn.Module):
 
     def rows(self, name: str) -> tuple[int, ...]:
         """The dimensions of a weight before its columns: `(N,)` or `(E, N)`."""
-        return tuple(self.packed(name)[0].shape[:-1])
+        shape = self._reordered.get(name)
+        return shape[:-1] if shape else tuple(self.packed(name)[0].shape[:-1])
 
     def columns(self, name: str) -> int:
         """K of a weight; of all of it where processes share it."""
@@ -83,12 +88,20 @@ class PackedWeight(nn.Module):
         """The number of weights in a weight tensor."""
         return torch.Size(self.rows(name)).numel() * self._columns[name]
 
+    def canonical(self, name: str) -> tuple[Tensor, Tensor]:
+        """The codes and the scales of a weight as in a file; copies if they were reordered."""
+        packed, scale = self.packed(name)
+        shape = self._reordered.get(name)
+        return (
+            cuda.to_canonical(packed, scale, shape, self.group_size) if shape else (packed, scale)
+        )
+
     def dequantize(self, name: str, dtype: torch.dtype) -> Tensor:
         """A weight as a dense tensor `[..., N, K]`."""
         rows, columns = self.rows(name), self._columns[name]
         count = torch.Size(rows).numel()
         dense: Tensor = torch.ops.flexq.dequantize(
-            *self.packed(name), count, columns, self.group_size, dtype
+            *self.canonical(name), count, columns, self.group_size, dtype
         )
         return dense.view(*rows, columns)
 
@@ -96,14 +109,86 @@ class PackedWeight(nn.Module):
         """The dense module with the dequantized weights."""
         raise NotImplementedError
 
+    def prepare(self, rows: int = 2048) -> Self:
+        """Puts weights that lie on an NVIDIA GPU into device order; see `flexq.torch.prepare`."""
+        for name in self._columns:
+            packed, scale = self.packed(name)
+            if not packed.is_cuda or name in self._reordered:
+                continue
+            if packed.dim() == 1:
+                # the parameters belong to another module too, which was here first
+                self._reordered[name] = cast("Any", packed).flexq_shape
+                continue
+            codes, scales = _local(packed), _local(scale)
+            whole = codes.shape[-1] == row_bytes(self._columns[name])
+            columns = self._columns[name] if whole else codes.shape[-1] * 8 // 6
+            shape = (*codes.shape[:-1], columns)
+            self._exchange(name, *cuda.to_device_order(codes, scales, shape, self.group_size))
+            cast("Any", self.packed(name)[0]).flexq_shape = self._reordered[name] = shape
+            cuda.reserve_for(codes.device, shape[-2], columns, self.group_size, rows)
+        return self
+
+    def _restore(self) -> None:
+        for name in list(self._reordered):
+            if self.packed(name)[0].dim() == 1:
+                self._exchange(name, *self.canonical(name))
+            self._reordered.pop(name, None)
+
+    def _exchange(self, name: str, packed: Tensor, scale: Tensor) -> None:
+        """Replaces the tensors of a weight, for every module that holds the same parameters."""
+        old = self.packed(name)
+        if _local(old[0]) is not old[0]:
+            # a part of a distributed tensor becomes a plain one
+            self.assign(name, packed, scale, self._columns[name])
+            return
+        for parameter, tensor in zip(old, (packed, scale), strict=True):
+            parameter.data = tensor
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        was_prepared = bool(self._reordered)
+        self._restore()
         scales = {name: self.packed(name)[1].detach() for name in self._columns}
         super()._apply(fn, recurse)
         for name, scale in scales.items():
             moved = self.packed(name)[1]
             if moved.dtype != scale.dtype:
                 moved.data = scale.to(moved.device)
-        return self
+        return self.prepare() if was_prepared else self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self._reordered:
+            packed, scale = self.canonical(name)
+            destination[f"{prefix}{name}_packed"] = packed
+            destination[f"{prefix}{name}_scale"] = scale
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        was_prepared = bool(self._reordered)
+        self._restore()
+        super()._load_from_state_dict(*args, **kwargs)
+        if was_prepared:
+            self.prepare()
+
+
+def prepare(model: nn.Module, rows: int = 2048) -> nn.Module:
+    """Readies the flexq modules of a model for the GPU they are on, and for graph capture.
+
+    Weights go into device order, each kernel's workspace is made large enough for products
+    of `rows` rows. Elsewhere it does nothing. Run the model once before capturing a graph:
+    the driver compiles a kernel when it is first used.
+    """
+    for module in model.modules():
+        if isinstance(module, PackedWeight):
+            module.prepare(rows)
+    return model
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that tensor parallelism may have split."""
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
 
 
 def _parameter(tensor: Tensor) -> nn.Parameter:

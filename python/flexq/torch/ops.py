@@ -2,7 +2,9 @@
 
 A weight is two tensors as they are in a file: `packed` (uint8) `[N, ceil(6 K / 8)]` and
 `scale` (float16 or bfloat16) `[N, groups]`, or `[E, N, ...]` for a stack of experts.
-On the CPU the kernels of flexq's core multiply them; elsewhere plain torch does.
+On the CPU the kernels of flexq's core multiply them. On an NVIDIA GPU flexq's kernels do,
+once `flexq.torch.prepare` has put them into device order, where both tensors are flat.
+Anywhere else, and for weights that were not prepared, plain torch does.
 
 `group` is the number of columns per scale, 0 for a whole row; `act_bits` is 16,
 8, 6, or 0 to let `flexq.torch.policy` decide per call.
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
-from flexq.torch import cpu, portable
+from flexq.torch import cpu, cuda, portable
 
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 
@@ -39,6 +41,7 @@ for _schema in _SCHEMAS:
 
 for _name in ("linear", "linear_out", "grouped_linear", "embedding", "dequantize"):
     _library.impl(_name, getattr(cpu, _name), "CPU")
+    _library.impl(_name, getattr(cuda, _name), "CUDA")
     _library.impl(_name, getattr(portable, _name), "CompositeExplicitAutograd")
 
 
@@ -158,6 +161,8 @@ def _grouped_linear_backward(
 ) -> Tensor:
     """`grad [S, N]` times each expert's dequantized weight: `[S, K]`."""
     experts, rows = ends.numel(), grad.shape[1]
+    if packed.dim() == 1:
+        packed, scale = cuda.to_canonical(packed, scale, (experts, rows, in_features), group)
     result = grad.new_empty((grad.shape[0], in_features))
     weights = torch.ops.flexq.dequantize(
         packed, scale, experts * rows, in_features, group, grad.dtype

@@ -17,11 +17,11 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 from transformers.quantizers import auto
 
-from flexq.torch import Coverage, coverage
+from flexq.torch import Coverage, coverage, prepare
 from flexq.transformers.config import FlexQConfig
 from flexq.transformers.quantizer import FlexQQuantizer
 
-__all__ = ["Coverage", "FlexQConfig", "FlexQQuantizer", "coverage", "from_pretrained"]
+__all__ = ["Coverage", "FlexQConfig", "FlexQQuantizer", "coverage", "from_pretrained", "prepare"]
 
 if FlexQConfig.quant_method not in auto.AUTO_QUANTIZATION_CONFIG_MAPPING:
     auto.register_quantization_config(FlexQConfig.quant_method)(FlexQConfig)

@@ -6,7 +6,7 @@ import torch
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils import logging
 
-from flexq.torch import FlexQEmbedding, PackedWeight, coverage, dequantize_model_
+from flexq.torch import FlexQEmbedding, PackedWeight, coverage, dequantize_model_, prepare
 from flexq.torch.convert import empty_like, replace_
 from flexq.torch.report import WARN_ABOVE
 from flexq.torch.select import Choice, Target, candidates, choose
@@ -169,7 +169,7 @@ class FlexQQuantizer(HfQuantizer):
             check_alignment(name, module)
         if config.dequantize:
             return self._dequantize(model)
-        report = coverage(model, self.choice.kept)
+        report = coverage(prepare(model), self.choice.kept)
         logger.info(str(report))
         if report.share_dense > WARN_ABOVE:
             logger.warning(str(report))

@@ -1,0 +1,229 @@
+"""Operators on NVIDIA GPUs: packed weights multiplied by flexq's own kernels.
+
+Kernels read weights in device order, flat tensors that `to_device_order` makes. Weights in
+canonical order, and float32 activations, go through `flexq.torch.portable` instead.
+
+Each GPU has one workspace, which calls use one after the other: products of one GPU belong
+on one stream at a time. It is never moved or freed, since captured graphs hold its address.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flexq import _flexq
+from flexq.torch import policy, portable
+from flexq.torch.cpu import dtype_number
+from flexq.torch.layout import groups, row_bytes
+
+_Weight = tuple[int, int, int, int, int, int]
+
+_workspaces: dict[int, list[Tensor]] = {}
+_LEAST = 32 << 20
+
+
+def _stream(device: torch.device) -> tuple[int, int]:
+    """Ordinal and raw stream to launch on."""
+    stream = torch.cuda.current_stream(device)
+    return stream.device_index, stream.cuda_stream
+
+
+def _weight(codes: Tensor, scales: Tensor, rows: int, columns: int, group: int) -> _Weight:
+    kind = dtype_number(scales.dtype)
+    return codes.data_ptr(), scales.data_ptr(), kind, rows, columns, group
+
+
+@cache
+def _workspace_bytes(
+    ordinal: int, shape: tuple[int, int, int], rows: int, x_type: int, act_bits: int
+) -> int:
+    # the addresses do not matter for the size
+    size, _ = _flexq.cuda_workspace(ordinal, (0, 0, 0, *shape), rows, x_type, act_bits, False)
+    return size
+
+
+def reserve(device: torch.device, size: int) -> Tensor:
+    """The workspace of a GPU, of at least `size` bytes."""
+    ordinal = device.index if device.index is not None else torch.cuda.current_device()
+    held = _workspaces.setdefault(ordinal, [])
+    if not held or held[-1].numel() < size:
+        held.append(torch.zeros(max(2 * size, _LEAST), dtype=torch.uint8, device=device))
+    return held[-1]
+
+
+def reserve_for(device: torch.device, rows: int, columns: int, group: int, most: int) -> None:
+    """Makes the workspace large enough for products of up to `most` rows with such a weight."""
+    ordinal = device.index if device.index is not None else torch.cuda.current_device()
+    for act_bits in (16, 8):
+        for x_rows in (1, 16, 64, most):
+            size = _workspace_bytes(ordinal, (rows, columns, group), x_rows, 1, act_bits)
+            reserve(device, size)
+
+
+def _workspace(x: Tensor, shape: tuple[int, int, int], rows: int, act_bits: int) -> tuple[int, int]:
+    ordinal = x.device.index
+    size = _workspace_bytes(ordinal, shape, rows, dtype_number(x.dtype), act_bits)
+    workspace = reserve(x.device, size)
+    return workspace.data_ptr(), workspace.numel()
+
+
+def to_device_order(
+    packed: Tensor, scale: Tensor, shape: tuple[int, ...], group: int
+) -> tuple[Tensor, Tensor]:
+    """Codes and scales of a weight of `shape` `[..., N, K]`, flat, as kernels read them."""
+    *stack, rows, columns = shape
+    count = torch.Size(stack).numel()
+    code_bytes, scale_count = _flexq.cuda_sizes(rows, columns, group)
+    codes = packed.new_zeros(count * code_bytes)
+    scales = scale.new_zeros(count * scale_count)
+    ordinal, stream = _stream(packed.device)
+    sources = packed.reshape(count, -1), scale.reshape(count, -1)
+    for i in range(count):
+        part = codes[i * code_bytes :], scales[i * scale_count :]
+        target = _weight(*part, rows, columns, group)
+        source = sources[0][i].data_ptr(), sources[1][i].data_ptr()
+        _flexq.cuda_repack(ordinal, stream, source, target)
+    return codes, scales
+
+
+def to_canonical(
+    codes: Tensor, scales: Tensor, shape: tuple[int, ...], group: int
+) -> tuple[Tensor, Tensor]:
+    """The inverse of `to_device_order`."""
+    *stack, rows, columns = shape
+    count = torch.Size(stack).numel()
+    code_bytes, scale_count = _flexq.cuda_sizes(rows, columns, group)
+    packed = codes.new_empty((*stack, rows, row_bytes(columns)))
+    scale = scales.new_empty((*stack, rows, groups(columns, group)))
+    targets = packed.view(count, -1), scale.view(count, -1)
+    ordinal, stream = _stream(codes.device)
+    for i in range(count):
+        part = codes[i * code_bytes :], scales[i * scale_count :]
+        source = _weight(*part, rows, columns, group)
+        target = targets[0][i].data_ptr(), targets[1][i].data_ptr()
+        _flexq.cuda_restore(ordinal, stream, source, target)
+    return packed, scale
+
+
+def linear_out(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    out_features: int,
+    group: int,
+    act_bits: int,
+    out: Tensor,
+) -> None:
+    """`out = x @ W.T + bias`: x `[..., K]`, W `[N, K]`, bias `[N]`, out `[..., N]`."""
+    if packed.dim() > 1:
+        portable.linear_out(x, packed, scale, bias, out_features, group, act_bits, out)
+        return
+    if not out.is_contiguous() or out.shape != (*x.shape[:-1], out_features):
+        raise ValueError(
+            f"out: expected contiguous {(*x.shape[:-1], out_features)}, found {tuple(out.shape)}"
+        )
+    columns = x.shape[-1]
+    if x.dtype == torch.float32:
+        weight = dequantize(packed, scale, out_features, columns, group, x.dtype)
+        out.copy_(functional.linear(x, weight, bias))
+        return
+    x = x.contiguous()
+    rows = x.numel() // columns if columns else 0
+    bits = policy.resolve(act_bits, rows, "cuda")
+    _flexq.cuda_linear(
+        *_stream(x.device),
+        _weight(packed, scale, out_features, columns, group),
+        (x.data_ptr(), dtype_number(x.dtype), rows, columns),
+        None if bias is None else (bias.data_ptr(), dtype_number(bias.dtype)),
+        (out.data_ptr(), dtype_number(out.dtype)),
+        bits,
+        False,
+        _workspace(x, (out_features, columns, group), rows, bits),
+    )
+
+
+def linear(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    out_features: int,
+    group: int,
+    act_bits: int,
+) -> Tensor:
+    """`x @ W.T + bias` in the type of x; see `linear_out`."""
+    out = x.new_empty((*x.shape[:-1], out_features))
+    linear_out(x, packed, scale, bias, out_features, group, act_bits, out)
+    return out
+
+
+def grouped_linear(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    ends: Tensor,
+    out_features: int,
+    group: int,
+    act_bits: int,
+) -> Tensor:
+    """Rows of x, sorted by expert, times their expert's weight, without asking the host."""
+    experts, (rows, columns) = ends.numel(), x.shape
+    if packed.dim() == 1 and x.dtype == torch.float32:
+        packed, scale = to_canonical(packed, scale, (experts, out_features, columns), group)
+    if packed.dim() > 1:
+        return portable.grouped_linear(x, packed, scale, ends, out_features, group, act_bits)
+    x, ends = x.contiguous(), ends.to(torch.int32)
+    bits = policy.resolve(act_bits, rows, "cuda")
+    out = x.new_empty((rows, out_features))
+    _flexq.cuda_grouped_linear(
+        *_stream(x.device),
+        _weight(packed, scale, out_features, columns, group),
+        (ends.data_ptr(), experts),
+        (x.data_ptr(), dtype_number(x.dtype), rows, columns),
+        (out.data_ptr(), dtype_number(out.dtype)),
+        bits,
+        False,
+        _workspace(x, (out_features, columns, group), rows, bits),
+    )
+    return out
+
+
+def embedding(
+    indices: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    rows: int,
+    columns: int,
+    group: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Rows `indices` of the weight `[rows, columns]`, dequantized to `dtype`."""
+    if packed.dim() > 1:
+        return portable.embedding(indices, packed, scale, rows, columns, group, dtype)
+    indices = indices.to(torch.int64).contiguous()
+    out = packed.new_empty((*indices.shape, columns), dtype=dtype)
+    _flexq.cuda_embedding(
+        *_stream(packed.device),
+        _weight(packed, scale, rows, columns, group),
+        (indices.data_ptr(), indices.numel()),
+        (out.data_ptr(), dtype_number(dtype)),
+    )
+    return out
+
+
+def dequantize(
+    packed: Tensor, scale: Tensor, rows: int, columns: int, group: int, dtype: torch.dtype
+) -> Tensor:
+    """The weight as `[rows, columns]` of `dtype`; in device order, one matrix only."""
+    if packed.dim() > 1:
+        return portable.dequantize(packed, scale, rows, columns, group, dtype)
+    out = packed.new_empty((rows, columns), dtype=dtype)
+    _flexq.cuda_dequantize(
+        *_stream(packed.device),
+        _weight(packed, scale, rows, columns, group),
+        (out.data_ptr(), dtype_number(dtype)),
+    )
+    return out
