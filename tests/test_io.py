@@ -7,13 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flexq
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-
-import flexq
 
 DTYPES = [
     np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64,

@@ -2,14 +2,21 @@
 
 import threading
 
+import flexq
 import ml_dtypes
 import numpy as np
+import oracle
 import pytest
 
-import flexq
-import oracle
-
-SHAPES = [(1, 3, 5), (1, 64, 128), (2, 33, 129), (5, 17, 172), (8, 130, 640), (33, 40, 256), (1, 1, 1)]
+SHAPES = [
+    (1, 3, 5),
+    (1, 64, 128),
+    (2, 33, 129),
+    (5, 17, 172),
+    (8, 130, 640),
+    (33, 40, 256),
+    (1, 1, 1),
+]
 ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
@@ -72,7 +79,9 @@ def test_out(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(out, flexq.matmul(x, q, out_dtype=dtype))
     bits = np.empty((3, 7), np.uint16)
     flexq.matmul(x, q, out=bits, out_dtype="bfloat16")
-    np.testing.assert_array_equal(bits.view(ml_dtypes.bfloat16), flexq.matmul(x, q, out_dtype="bfloat16"))
+    np.testing.assert_array_equal(
+        bits.view(ml_dtypes.bfloat16), flexq.matmul(x, q, out_dtype="bfloat16")
+    )
 
 
 def test_wrong_out(rng: np.random.Generator) -> None:
@@ -124,7 +133,9 @@ def test_wrong_shapes() -> None:
     with pytest.raises(ValueError, match="no dimension"):
         flexq.matmul(np.float32(1)[...], q)
     with pytest.raises(ValueError, match="dimensions of the weight"):
-        flexq.matmul(np.ones((1, 128), np.float32), flexq.quantize(np.ones((2, 4, 128), np.float32)))
+        flexq.matmul(
+            np.ones((1, 128), np.float32), flexq.quantize(np.ones((2, 4, 128), np.float32))
+        )
 
 
 def test_many_threads_share_a_tensor(rng: np.random.Generator) -> None:

@@ -2,17 +2,27 @@
 
 import itertools
 
+import flexq
 import ml_dtypes
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-import flexq
-import oracle
-
-SHAPES = [(1, 1), (3, 2), (2, 3), (5, 31), (4, 128), (3, 129), (2, 172), (7, 255), (2, 257), (2, 640)]
+SHAPES = [
+    (1, 1),
+    (3, 2),
+    (2, 3),
+    (5, 31),
+    (4, 128),
+    (3, 129),
+    (2, 172),
+    (7, 255),
+    (2, 257),
+    (2, 640),
+]
 
 
 def check(w: np.ndarray, group_size: int | str, rule: str, scale_dtype: str) -> None:
@@ -67,7 +77,9 @@ def test_the_signed_rule_uses_all_levels() -> None:
 
 def test_every_rule_improves_on_the_one_before(rng: np.random.Generator) -> None:
     w = rng.standard_normal((64, 1024), np.float32)
-    errors = [np.square(flexq.quantize(w, rule=rule).dequantize() - w).mean() for rule in oracle.RULES]
+    errors = [
+        np.square(flexq.quantize(w, rule=rule).dequantize() - w).mean() for rule in oracle.RULES
+    ]
     assert errors == sorted(errors, reverse=True)
 
 

@@ -4,12 +4,11 @@ import copy
 import gc
 import pickle
 
+import flexq
 import ml_dtypes
 import numpy as np
-import pytest
-
-import flexq
 import oracle
+import pytest
 
 
 @pytest.fixture
@@ -96,7 +95,9 @@ def test_views_share_memory_and_keep_it_alive(w: np.ndarray) -> None:
     np.testing.assert_array_equal(packed, before)
 
 
-@pytest.mark.parametrize("rows", [slice(2, 5), slice(None), slice(-3, None), slice(5, 2), slice(9, 99)])
+@pytest.mark.parametrize(
+    "rows", [slice(2, 5), slice(None), slice(-3, None), slice(5, 2), slice(9, 99)]
+)
 def test_rows_by_slice(q: flexq.QTensor, rows: slice) -> None:
     part = q[rows]
     assert part.shape == (len(range(12)[rows]), 300)
