@@ -67,6 +67,7 @@ def build(shape: str, act_bits: int | str | None, device: str) -> LlamaForCausal
 
 
 def synchronize(device: str) -> None:
+    """Waits for the GPU, where there is one."""
     if device == "cuda":
         torch.cuda.synchronize()
 

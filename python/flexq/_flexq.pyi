@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 _Array: TypeAlias = NDArray[Any]
-_Rule: TypeAlias = Literal["absmax31", "absmax32s", "mse"]
+_Rule: TypeAlias = str
 _FloatName: TypeAlias = Literal["float32", "float16", "bfloat16"]
 _ScaleName: TypeAlias = Literal["float16", "bfloat16"]
 _GroupSize: TypeAlias = int | Literal["row"]
@@ -51,7 +51,11 @@ class QTensor:
     def packed(self) -> NDArray[np.uint8]: ...
     def codes(self, *, threads: int | None = None) -> NDArray[np.int8]: ...
     def dequantize(
-        self, dtype: DTypeLike | None = None, out: _Array | None = None, *, threads: int | None = None
+        self,
+        dtype: DTypeLike | None = None,
+        out: _Array | None = None,
+        *,
+        threads: int | None = None,
     ) -> _Array: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: slice | SupportsIndex, /) -> Self: ...
@@ -71,7 +75,7 @@ def matmul(
     x: _Array,
     q: QTensor,
     *,
-    act_bits: Literal[16, 8, 6] = 16,
+    act_bits: int = 16,
     act_group: _GroupSize = 128,
     out: _Array | None = None,
     out_dtype: DTypeLike | None = None,
@@ -152,3 +156,41 @@ def select(
     model_type: str | None,
     hidden_size: int | None,
 ) -> list[str | None]: ...
+
+# the same on a GPU, after its ordinal and the stream to launch on
+
+def cuda_sizes(n: int, k: int, columns: int) -> tuple[int, int]: ...
+def cuda_workspace(
+    ordinal: int, w: _Weight, rows: int, x_type: int, act_bits: int, per_row: bool
+) -> tuple[int, int]: ...
+def cuda_choice(
+    ordinal: int, w: _Weight, x: tuple[int, int, int, int], act_bits: int, per_row: bool
+) -> str: ...
+def cuda_repack(ordinal: int, stream: int, source: tuple[int, int], w: _Weight) -> None: ...
+def cuda_restore(ordinal: int, stream: int, w: _Weight, to: tuple[int, int]) -> None: ...
+def cuda_dequantize(ordinal: int, stream: int, w: _Weight, y: _Floats) -> None: ...
+def cuda_embedding(
+    ordinal: int, stream: int, w: _Weight, rows: tuple[int, int], y: _Floats
+) -> None: ...
+def cuda_linear(
+    ordinal: int,
+    stream: int,
+    w: _Weight,
+    x: tuple[int, int, int, int],
+    bias: _Floats | None,
+    y: _Floats,
+    act_bits: int,
+    per_row: bool,
+    workspace: tuple[int, int],
+) -> None: ...
+def cuda_grouped_linear(
+    ordinal: int,
+    stream: int,
+    w: _Weight,
+    ends: tuple[int, int],
+    x: tuple[int, int, int, int],
+    y: _Floats,
+    act_bits: int,
+    per_row: bool,
+    workspace: tuple[int, int],
+) -> None: ...

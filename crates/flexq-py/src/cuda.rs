@@ -158,9 +158,9 @@ pub fn cuda_choice(
 
 /// Puts canonical `(packed, scales)` into the memory of `w`, in device order.
 #[pyfunction]
-pub fn cuda_repack(ordinal: usize, stream: u64, from: (u64, u64), w: RawWeight) -> PyResult<()> {
+pub fn cuda_repack(ordinal: usize, stream: u64, source: (u64, u64), w: RawWeight) -> PyResult<()> {
     let device = Device::get(ordinal).map_err(GpuError)?;
-    let from = Canonical { packed: from.0, scales: from.1 };
+    let from = Canonical { packed: source.0, scales: source.1 };
     // SAFETY: `flexq.torch` holds tensors of these sizes; see the module.
     Ok(unsafe { prepare::repack(&device, stream, from, &weight(w)?) }.map_err(GpuError)?)
 }
