@@ -92,7 +92,9 @@ def make(path: Path, name: str, dtype: torch.dtype, format: str | None = None) -
     compressor = ModelCompressor.from_pretrained_model(model, quantization_format=format)
     compressor.compress_model(model)
     path.mkdir()
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path / "model.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()}, path / "model.safetensors"
+    )
     (path / "config.json").write_text(json.dumps(CONFIG))
     compressor.update_config(str(path))
     return model
@@ -110,7 +112,9 @@ def codes_of(tensors: dict[str, torch.Tensor], module: str) -> torch.Tensor:
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and a.view(torch.uint8).equal(b.view(torch.uint8))
+    return (
+        a.dtype == b.dtype and a.shape == b.shape and a.view(torch.uint8).equal(b.view(torch.uint8))
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -255,7 +259,11 @@ def test_experts_are_exported_one_by_one(flexq_pack: Cli, tmp_path: Path) -> Non
     flexq_pack("export", tmp_path / "packed", tmp_path / "out")
     ours = load_file(tmp_path / "packed" / "model.safetensors")
     theirs = load_file(tmp_path / "out" / "model.safetensors")
-    halves = {"gate_proj": ("gate_up_proj", 0), "up_proj": ("gate_up_proj", inner), "down_proj": ("down_proj", 0)}
+    halves = {
+        "gate_proj": ("gate_up_proj", 0),
+        "up_proj": ("gate_up_proj", inner),
+        "down_proj": ("down_proj", 0),
+    }
     for expert in range(experts):
         for name, (stack, first) in halves.items():
             module = f"{prefix}.{expert}.{name}"

@@ -101,7 +101,7 @@ def test_mapping_faults(tmp_path: Path, q: flexq.QTensor) -> None:
 
 def test_what_cannot_be_saved(tmp_path: Path, q: flexq.QTensor) -> None:
     path = tmp_path / "m.safetensors"
-    with pytest.raises(TypeError, match="'x'|\"x\".*list"):
+    with pytest.raises(TypeError, match=r"tensor .x.: .*list"):
         flexq.save_file({"x": [1.0]}, path)
     with pytest.raises(ValueError, match="cannot be stored"):
         flexq.save_file({"x": np.array(["text"])}, path)

@@ -1,6 +1,6 @@
 """Language models in 6 bits: quantize, pack, store and multiply.
 
-    import flexq, numpy as np
+Example::
 
     q = flexq.quantize(w)            # w [N, K] in float32, float16 or bfloat16
     y = flexq.matmul(x, q)           # x [M, K] times the transpose of w: [M, N]

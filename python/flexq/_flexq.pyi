@@ -81,7 +81,7 @@ def matmul(
     out_dtype: DTypeLike | None = None,
     dtype: _FloatName | None = None,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> _Array: ...
 def embedding(
     ids: NDArray[np.integer[Any]],

@@ -27,13 +27,15 @@ def _callback(progress: Progress) -> Callable[[int, int], object]:
         if progress:
             end = "\n" if done >= total else ""
             share = done / total if total else 1.0
-            print(f"\r{done / 1e9:.2f} of {total / 1e9:.2f} GB, {share:.0%}", end=end, file=sys.stderr)
+            print(
+                f"\r{done / 1e9:.2f} of {total / 1e9:.2f} GB, {share:.0%}", end=end, file=sys.stderr
+            )
 
     return show
 
 
 def pack(
-    input: Path,  # noqa: A002
+    input: Path,
     output: Path,
     *,
     preset: Literal["linear", "full"] = "linear",
@@ -92,7 +94,7 @@ def pack(
 
 
 def unpack(
-    input: Path,  # noqa: A002
+    input: Path,
     output: Path,
     *,
     dtype: Literal["float32", "float16", "bfloat16"] | None = None,
@@ -105,19 +107,19 @@ def unpack(
 
 
 def export(
-    input: Path,  # noqa: A002
+    input: Path,
     output: Path,
     *,
     threads: int | None = None,
     force: bool = False,
     progress: Progress = False,
 ) -> Report:
-    """Writes a packed checkpoint for compressed-tensors 0.18 or later: the same codes and scales."""
+    """Writes a packed checkpoint for compressed-tensors 0.18 or later, codes unchanged."""
     return _parse(_flexq.export(input, output, threads, force, _callback(progress)))
 
 
 def import_(
-    input: Path,  # noqa: A002
+    input: Path,
     output: Path,
     *,
     threads: int | None = None,

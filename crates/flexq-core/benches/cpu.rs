@@ -79,9 +79,15 @@ fn main() {
             let case = Case::new(format!("quantize {rule} {}", cpu.isa()), moved, 0.0, || {
                 cpu.quantize_rows(&src, &scheme, &mut packed, &mut scales, threads).expect("finite");
             });
-            run(vec![case, Case::new("ceiling copy", 2.0 * source.len() as f64, 0.0, || {
-                split_copy(threads.count(), &source, &mut copy);
-            })], &arguments);
+            run(
+                vec![
+                    case,
+                    Case::new("ceiling copy", 2.0 * source.len() as f64, 0.0, || {
+                        split_copy(threads.count(), &source, &mut copy);
+                    }),
+                ],
+                &arguments,
+            );
         }
         let case = Case::new(format!("dequantize bf16 {}", cpu.isa()), moved, 0.0, || {
             let mut out = FloatRowsMut::new(&mut floats, FloatType::BF16, rows, columns).expect("sizes fit");
@@ -175,8 +181,7 @@ fn split_copy(threads: usize, source: &[u8], copy: &mut [u8]) {
 fn split_sum(threads: usize, source: &[u8]) -> u64 {
     let part = source.len().div_ceil(threads);
     std::thread::scope(|scope| {
-        let parts: Vec<_> =
-            source.chunks(part).map(|source| scope.spawn(move || sum(source))).collect();
+        let parts: Vec<_> = source.chunks(part).map(|source| scope.spawn(move || sum(source))).collect();
         parts.into_iter().map(|part| part.join().expect("no panic")).fold(0, u64::wrapping_add)
     })
 }

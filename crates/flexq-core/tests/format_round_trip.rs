@@ -1,5 +1,7 @@
 //! What the writer writes, the reader, `verify` and the safetensors crate read.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fs;
 
 use flexq_core::format::{Description, Dtype, File, Plan, Writer};

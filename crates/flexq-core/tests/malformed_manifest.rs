@@ -1,5 +1,7 @@
 //! Valid safetensors files whose flexq manifest is wrong, each in its own way.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use flexq_core::format::{Document, Dtype, File, FormatError};
 use flexq_core::{Error, SharedBytes};
 

@@ -229,9 +229,16 @@ fn tensor() -> impl Strategy<Value = QTensor> {
 
 /// `[m, k]`, with a group of zeros now and then.
 fn activations(dtype: FloatType, m: usize, k: usize, seed: u64) -> Vec<u8> {
-    let x: Vec<f32> = (0..m * k)
-        .map(|i| if noise(seed, i / 128) % 8 == 0 { 0.0 } else { noise(seed, i) as f32 / 2.0f32.powi(31) - 1.0 })
-        .collect();
+    let x: Vec<f32> =
+        (0..m * k)
+            .map(|i| {
+                if noise(seed, i / 128) % 8 == 0 {
+                    0.0
+                } else {
+                    noise(seed, i) as f32 / 2.0f32.powi(31) - 1.0
+                }
+            })
+            .collect();
     encode(dtype, &x)
 }
 

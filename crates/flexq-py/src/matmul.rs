@@ -29,7 +29,7 @@ use crate::tensor::PyQTensor;
 ///     ValueError: shapes that do not fit, a wrong dtype or option.
 ///     CudaError: a GPU was asked for and cannot be used.
 #[pyfunction]
-#[pyo3(signature = (x, q, *, act_bits=16, act_group=GroupSize::DEFAULT, out=None, out_dtype=None, dtype=None, threads=None, device=None))]
+#[pyo3(signature = (x, q, *, act_bits=16, act_group=GroupSize::DEFAULT, out=None, out_dtype=None, dtype=None, threads=None, device=None), text_signature = "(x, q, *, act_bits=16, act_group=128, out=None, out_dtype=None, dtype=None, threads=None, device=None)")]
 #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
 pub fn matmul<'py>(
     py: Python<'py>,
@@ -122,7 +122,7 @@ fn activation_group(group: GroupSize) -> PyResult<ActivationGroup> {
 /// Raises:
 ///     IndexError: an id outside of `0 <= id < N`.
 #[pyfunction]
-#[pyo3(signature = (ids, q, dtype=Dtype::F32, *, threads=None))]
+#[pyo3(signature = (ids, q, dtype=Dtype::F32, *, threads=None), text_signature = "(ids, q, dtype='float32', *, threads=None)")]
 pub fn embedding<'py>(
     py: Python<'py>,
     ids: &Bound<'py, PyUntypedArray>,

@@ -25,7 +25,7 @@ use crate::tensor::PyQTensor;
 ///     NonFiniteError: `w` holds a NaN or an infinity.
 ///     ValueError: a wrong shape, dtype or option, or a scale too large for float16.
 #[pyfunction]
-#[pyo3(signature = (w, group_size=GroupSize::DEFAULT, *, rule="absmax32s", scale_dtype=ScaleDtype::F16, dtype=None, threads=None))]
+#[pyo3(signature = (w, group_size=GroupSize::DEFAULT, *, rule="absmax32s", scale_dtype=ScaleDtype::F16, dtype=None, threads=None), text_signature = "(w, group_size=128, *, rule='absmax32s', scale_dtype='float16', dtype=None, threads=None)")]
 pub fn quantize(
     py: Python<'_>,
     w: &Bound<'_, PyUntypedArray>,

@@ -205,4 +205,4 @@ def _patterns(chosen: list[str], every: list[str]) -> list[str]:
 def rank_agreement(first: list[float], second: list[float]) -> float:
     """Spearman's rank correlation: 1 for the same order, 0 for none, -1 for the reverse."""
     ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (first, second)]
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])

@@ -121,7 +121,7 @@ class Build:
             return rounded_linear(weights, bits, variant.act_group)
         q = (
             tensor
-            if packed
+            if isinstance(tensor, flexq.QTensor)
             else flexq.quantize(
                 to_float32(tensor), group_size=variant.group_size, rule=variant.rule
             )

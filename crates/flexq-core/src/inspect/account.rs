@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::weight::{Storage, Weight};
 use super::Inspection;
+use super::weight::{Storage, Weight};
 use crate::format::Dtype;
 use crate::layout::packed_row_bytes;
 use crate::scheme::Group;
@@ -184,7 +184,11 @@ pub(super) fn findings(inspection: &Inspection) -> Vec<Finding> {
                 && matches!(weight.storage, Storage::Plain(dtype) if dtype.float().is_some())
         });
         plain.fold((0, 0, 0), |(tensors, bytes, saves), weight| {
-            (tensors + 1, bytes + weight.code_bytes, saves + weight.code_bytes.saturating_sub(packed_bytes(weight)))
+            (
+                tensors + 1,
+                bytes + weight.code_bytes,
+                saves + weight.code_bytes.saturating_sub(packed_bytes(weight)),
+            )
         })
     };
     let (tensors, bytes, saves) = floats(&[Role::Linear, Role::Experts]);

@@ -91,9 +91,10 @@ pub fn inspect(path: &Path, scan: bool) -> Result<Inspection> {
 fn config_bits(config: &ModelConfig) -> Option<u32> {
     let quantization = config.quantization()?;
     let groups = quantization.get("config_groups").and_then(serde_json::Value::as_object);
-    let of_group = groups.into_iter().flat_map(|groups| groups.values()).find_map(|group| {
-        group.get("weights")?.get("num_bits")?.as_u64()
-    });
+    let of_group = groups
+        .into_iter()
+        .flat_map(|groups| groups.values())
+        .find_map(|group| group.get("weights")?.get("num_bits")?.as_u64());
     let bits = of_group.or_else(|| quantization.get("bits")?.as_u64())?;
     u32::try_from(bits).ok().filter(|bits| (1..=16).contains(bits))
 }

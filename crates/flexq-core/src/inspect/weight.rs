@@ -162,9 +162,8 @@ fn quantized(
         return Ok(Some(weight));
     }
     let packed = stored.strip_suffix(".weight_packed").filter(|_| entry.dtype() == Dtype::I32);
-    let module = packed.or_else(|| {
-        (entry.dtype() == Dtype::I8).then(|| stored.strip_suffix(".weight").unwrap_or(stored))
-    });
+    let module = packed
+        .or_else(|| (entry.dtype() == Dtype::I8).then(|| stored.strip_suffix(".weight").unwrap_or(stored)));
     let Some(module) = module else { return Ok(None) };
     let own = |suffix: &str| [format!("{module}.{suffix}"), format!("{stored}_{suffix}")];
     let names_of = |suffixes: &[&str]| -> Vec<String> {
@@ -196,12 +195,15 @@ fn layout(
     codes: &Entry,
     config_bits: Option<u32>,
 ) -> Result<Option<(Vec<usize>, Storage)>> {
-    let Some((shard, shape)) = shape.filter(|(_, shape)| shape.dtype() == Dtype::I64) else { return Ok(None) };
+    let Some((shard, shape)) = shape.filter(|(_, shape)| shape.dtype() == Dtype::I64) else {
+        return Ok(None);
+    };
     let bytes = shard.file().bytes(shape.name())?;
     let dims: Option<Vec<usize>> =
         bytes.as_chunks::<8>().0.iter().map(|&dim| i64::from_le_bytes(dim).try_into().ok()).collect();
     let (Some(dims), Some(&words)) = (dims, codes.shape().last()) else { return Ok(None) };
-    let rows_agree = dims.split_last().is_some_and(|(_, rows)| rows == &codes.shape()[..codes.shape().len() - 1]);
+    let rows_agree =
+        dims.split_last().is_some_and(|(_, rows)| rows == &codes.shape()[..codes.shape().len() - 1]);
     let (Some(&columns), true) = (dims.last(), rows_agree) else { return Ok(None) };
     let bits = config_bits.unwrap_or(BITS as u32);
     if !(1..=8).contains(&bits) {

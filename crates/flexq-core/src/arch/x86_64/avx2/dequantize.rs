@@ -37,7 +37,7 @@ pub(super) fn dequantize_row(
             }
         }
     }
-    if columns % 128 != 0 {
+    if !columns.is_multiple_of(128) {
         // groups of up to 128 begin anew here; in wider ones the tail has the last scale
         let first = 128 * whole / width;
         scalar::dequantize_row(

@@ -63,7 +63,7 @@ fn multiply_rows<const V: usize, const M: usize>(w: &Weights<'_>, x: &QuantizedR
             }
             add_block::<V, M>(w, x, b, blocks, scales, &mut sums);
         }
-        if w.columns % 128 != 0 {
+        if !w.columns.is_multiple_of(128) {
             let padded = packed.map(|packed| pad(&packed[BLOCK * whole..]));
             add_block::<V, M>(w, x, whole, padded.each_ref().map(<[u8; BLOCK]>::as_slice), scales, &mut sums);
         }
