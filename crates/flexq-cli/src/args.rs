@@ -51,6 +51,9 @@ pub enum Command {
     /// Predict exact sizes, from config.json or from the headers of a checkpoint
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(PlanArgs),
+    /// Tell where the bytes of any safetensors checkpoint go
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect(InspectArgs),
     /// Check every bit of a packed checkpoint
     Verify(VerifyArgs),
     /// Turn a packed checkpoint back into floats
@@ -86,6 +89,13 @@ const PLAN_EXAMPLES: &str = "\
 Examples:
   flexq-pack plan Llama-3.1-8B/config.json
   flexq-pack plan --preset full Llama-3.1-8B";
+
+const INSPECT_EXAMPLES: &str = "\
+Codes are read to see which levels occur: codes of 6 bits that take a byte each are found.
+
+Examples:
+  flexq-pack inspect model.safetensors
+  flexq-pack inspect --tensors Llama-3.1-8B-W6A8";
 
 const UNPACK_EXAMPLES: &str = "\
 Examples:
@@ -130,6 +140,19 @@ pub struct PlanArgs {
     pub input: PathBuf,
     #[command(flatten)]
     pub quantization: QuantizationArgs,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Directory or file, packed or not, of flexq or another tool
+    pub input: PathBuf,
+    /// List every tensor
+    #[arg(long)]
+    pub tensors: bool,
+    /// Read headers only, no codes
+    #[arg(long)]
+    pub headers: bool,
 }
 
 /// `verify`.
@@ -202,7 +225,7 @@ pub struct ImportArgs {
 /// What is quantized, and how.
 #[derive(Debug, Args)]
 pub struct QuantizationArgs {
-    /// What to quantize: `linear` layers and experts, or in `full` also embeddings and lm_head
+    /// What to quantize: `linear` layers and experts, or in `full` also embeddings and `lm_head`
     #[arg(long, default_value = "linear", value_parser = ["linear", "full"])]
     pub preset: String,
     /// Quantize also what this pattern names (may be repeated)
@@ -220,7 +243,7 @@ pub struct QuantizationArgs {
     /// How scales are stored
     #[arg(long, default_value = "f16", value_parser = ["f16", "bf16"])]
     pub scale_type: String,
-    /// Bits of activations at run time: `auto`, `paper` (8 into down_proj, 6 elsewhere), or a JSON file
+    /// Bits of activations at run time: `auto`, `paper` (8 into `down_proj`, 6 elsewhere), or a JSON file
     #[arg(long, default_value = "auto", value_name = "auto|paper|FILE")]
     pub policy: String,
 }

@@ -1,6 +1,8 @@
 //! Every set of kernels this processor has against the scalar one: byte for byte where
 //! the numerics are exact.
 
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
 use flexq_core::{
     ActivationBits, ActivationGroup, Cpu, FloatRows, FloatRowsMut, FloatType, Group, Isa, MatmulOptions,
     QTensor, ScaleRule, ScaleType, Scheme, Threads,
@@ -229,16 +231,15 @@ fn tensor() -> impl Strategy<Value = QTensor> {
 
 /// `[m, k]`, with a group of zeros now and then.
 fn activations(dtype: FloatType, m: usize, k: usize, seed: u64) -> Vec<u8> {
-    let x: Vec<f32> =
-        (0..m * k)
-            .map(|i| {
-                if noise(seed, i / 128) % 8 == 0 {
-                    0.0
-                } else {
-                    noise(seed, i) as f32 / 2.0f32.powi(31) - 1.0
-                }
-            })
-            .collect();
+    let x: Vec<f32> = (0..m * k)
+        .map(|i| {
+            if noise(seed, i / 128).is_multiple_of(8) {
+                0.0
+            } else {
+                noise(seed, i) as f32 / 2.0f32.powi(31) - 1.0
+            }
+        })
+        .collect();
     encode(dtype, &x)
 }
 

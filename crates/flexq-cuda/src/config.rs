@@ -297,9 +297,13 @@ impl Hopper {
         let tiles_m = p.m.div_ceil(rows as usize) as u32;
         let (tiles, processors) = (tiles_m * tiles_n, p.arch.multiprocessors);
         let whole = tiles / processors * processors;
-        // A last, partial round is shared out evenly where that beats leaving processors idle.
+        // A last, partial round is shared out evenly where that beats leaving processors idle and
+        // every block gets a part.
         let rest = tiles - whole;
-        let shared = rest != 0 && rest * 10 < processors * 9;
+        let units = rest * p.k_blocks() as u32;
+        let shared = rest != 0 && rest * 10 < processors * 9 && (whole == 0 || units >= processors);
+        // The same number of blocks for every tile leaves fewer partial sums to add.
+        let alone = (processors / rest.max(1) * rest).min(units).max(1);
         let split_tiles = if shared { rest } else { 0 };
         let per_scale = matches!(p.activations, Activations::Int8 { per_row: false });
         let weights = rows * TILE_COLUMNS as u32 * p.activations.bytes() as u32;
@@ -313,7 +317,7 @@ impl Hopper {
             stages,
             split_tiles,
             raster: 8,
-            grid: if shared { processors } else { processors.min(tiles) },
+            grid: if shared && whole == 0 { alone } else { processors.min(tiles) },
             shared_bytes,
         })
     }

@@ -3,6 +3,7 @@
 mod completions;
 mod export;
 mod import;
+mod inspect;
 mod pack;
 mod plan;
 mod summary;
@@ -19,6 +20,7 @@ pub fn run(command: &Command, console: &Console) -> Result<Code, Failure> {
     match command {
         Command::Pack(args) => pack::run(args, console),
         Command::Plan(args) => plan::run(args, console),
+        Command::Inspect(args) => inspect::run(args, console),
         Command::Verify(args) => verify::run(args, console),
         Command::Unpack(args) => unpack::run(args, console),
         Command::Export(args) => export::run(args, console),

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn words_hold_five_codes_and_end_with_the_columns() {
         let word = 1 | 2 << 6 | 3 << 12 | 4 << 18 | 5 << 24;
-        let row: Vec<u8> = [word, 60u32 | 63 << 6].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let row: Vec<u8> = [word, 0x3c_u32 | 0x3f << 6].iter().flat_map(|word| word.to_le_bytes()).collect();
         let found = levels(Storage::Words { bits: 6 }, |seen| words(&row, 6, 6, seen));
         assert_eq!(found, Levels { count: 6, range: Some((-31, 28)) });
     }
