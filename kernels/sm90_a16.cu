@@ -13,7 +13,7 @@ using ConsumeBfloat = Consume16<T, Bfloat16>;
 #define FLEXQ_SM90(name, consumer, row_blocks, rows, stages)                                 \
   extern "C" __global__ void __launch_bounds__(384, 1)                                       \
       flexq_sm90_##name(const __grid_constant__ flexq::HopperArgs a) {                       \
-    flexq::sm90::product<flexq::sm90::Tile<row_blocks, rows, 2, 1, 1, stages, 2>,            \
+    flexq::sm90::product<flexq::sm90::Tile<row_blocks, rows, 2, 1, stages, 2>,            \
                          flexq::sm90::consumer>(a);                                          \
   }
 

@@ -6,7 +6,7 @@
 #define FLEXQ_SM90(name, row_blocks, rows, stages, by_block)                                 \
   extern "C" __global__ void __launch_bounds__(384, 1)                                       \
       flexq_sm90_##name(const __grid_constant__ flexq::HopperArgs a) {                       \
-    flexq::sm90::product<flexq::sm90::Tile<row_blocks, rows, 2, 1, 1, stages, 1, by_block>,  \
+    flexq::sm90::product<flexq::sm90::Tile<row_blocks, rows, 2, 1, stages, 1, by_block>,  \
                          flexq::sm90::Consume8>(a);                                          \
   }
 

@@ -17,14 +17,8 @@ __device__ __forceinline__ void barrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-// Arrives at the barrier that block `rank` of the cluster has at this block's address.
-__device__ __forceinline__ void barrier_arrive(u32 barrier, u32 rank) {
-  asm volatile(
-      "{\n.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
+__device__ __forceinline__ void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 __device__ __forceinline__ void barrier_arrive_expect(u32 barrier, u32 bytes) {
@@ -65,28 +59,11 @@ __device__ __forceinline__ void copy_box(u32 shared, const void* map, i32 column
       : "memory");
 }
 
-// The same, into this place of every block of the cluster in `blocks`, completing on the barrier
-// that each has at this address.
-__device__ __forceinline__ void copy_box_to(u32 shared, const void* map, i32 column, i32 row,
-                                            u32 barrier, u16 blocks) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared),
-      "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
-      : "memory");
-}
-
 __device__ __forceinline__ void prefetch_map(const void* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-// ---- Clusters and warp groups
-
-__device__ __forceinline__ u32 cluster_rank() {
-  u32 r;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
-  return r;
-}
+// ---- Warp groups
 
 template <int registers>
 __device__ __forceinline__ void registers_grow() {

@@ -166,7 +166,8 @@ class Consume16 {
 
   // Gives back the stage before the last one whose products are complete.
   __device__ __forceinline__ void release() {
-    ring_.release(released_);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring_.empty(released_));
     released_ = released_ + 1 == T::kStages ? 0 : released_ + 1;
   }
 

@@ -47,7 +47,8 @@ class Consume8 {
           }
         }
       }
-      ring_.release(at_.stage);
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring_.empty(at_.stage));
       at_.advance();
     }
   }

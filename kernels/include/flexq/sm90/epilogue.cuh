@@ -30,14 +30,15 @@ __device__ __forceinline__ void zero(Sums<T>& sum) {
 // the sum over all of K, added in the order of K.
 template <class T>
 __device__ __forceinline__ bool combine(const HopperArgs& a, const Schedule& work, int tile,
-                                        int worker, int rank, int group, u32 flag, Sums<T>& sum) {
+                                        int group, u32 flag, Sums<T>& sum) {
   constexpr int kVectors = T::kPart / 8;
   constexpr u64 kGroupFloats = u64(T::kRowBlocks) * T::kParts * kVectors * 512;
   const int thread = threadIdx.x % 128;
-  // Worker w and tile t meet in slot w + t: each step along the workers' ranges advances one.
-  const auto part = [&](int slot) { return (slot * T::kCluster + rank) * T::kGroups + group; };
-  const auto slot = [&](int w) { return a.partial + part(w + tile) * kGroupFloats + thread * 4; };
-  float* mine = slot(worker);
+  // Block b and tile t meet in slot b + t: each step along the blocks' ranges advances one.
+  const auto slot = [&](int block) {
+    return a.partial + (u64(block + tile) * T::kGroups + group) * kGroupFloats + thread * 4;
+  };
+  float* mine = slot(blockIdx.x);
 #pragma unroll
   for (int r = 0; r < T::kRowBlocks; ++r) {
 #pragma unroll
@@ -51,8 +52,8 @@ __device__ __forceinline__ bool combine(const HopperArgs& a, const Schedule& wor
   }
   __threadfence();
   ptx::named_barrier(1 + group, 128);
-  u32* const arrivals = a.arrivals + part(tile);
-  const int first = work.first_worker(tile), last = work.last_worker(tile);
+  u32* const arrivals = a.arrivals + tile * T::kGroups + group;
+  const int first = work.first_block(tile), last = work.last_block(tile);
   if (thread == 0) {
     const bool is_last = ptx::fetch_increment(arrivals) == u32(last - first);
     if (is_last) *arrivals = 0;
@@ -62,8 +63,8 @@ __device__ __forceinline__ bool combine(const HopperArgs& a, const Schedule& wor
   if (!ptx::load_shared_u32(flag)) return false;
   __threadfence();
   zero<T>(sum);
-  for (int w = first; w <= last; ++w) {
-    const float* theirs = slot(w);
+  for (int block = first; block <= last; ++block) {
+    const float* theirs = slot(block);
 #pragma unroll
     for (int r = 0; r < T::kRowBlocks; ++r) {
 #pragma unroll

@@ -12,14 +12,12 @@ namespace flexq::sm90 {
 // row_blocks: blocks of 64 weight rows a consumer group owns. m_tile: activation rows.
 // segments: scales per 128 columns. element: bytes of an activation. block_scales: activation
 // scales per (row, 128).
-// cluster: blocks that share the activations, neighbours along N.
-template <int row_blocks, int m_tile, int groups, int cluster, int segments, int stages,
-          int element, bool block_scales = false>
+template <int row_blocks, int m_tile, int groups, int segments, int stages, int element,
+          bool block_scales = false>
 struct Tile {
   static constexpr int kRowBlocks = row_blocks;
   static constexpr int kM = m_tile;
   static constexpr int kGroups = groups;
-  static constexpr int kCluster = cluster;
   static constexpr int kSegments = segments;
   static constexpr int kStages = stages;
   static constexpr int kElement = element;
@@ -50,8 +48,7 @@ struct Tile {
   // The base of dynamic memory is aligned to 1024 in the kernel.
   static constexpr int kSharedBytes = kFlags + groups * 4 + 1024;
 
-  static_assert(m_tile % kPart == 0 && m_tile / cluster % 8 == 0 && m_tile / cluster <= 256,
-                "a tensor map box has at most 256 rows, swizzled in groups of eight");
+  static_assert(m_tile % kPart == 0 && m_tile <= 256, "a tensor map box has at most 256 rows");
   static_assert(kSharedBytes <= 232448, "shared memory of a Hopper multiprocessor");
 };
 
@@ -84,76 +81,49 @@ struct Ring {
   __device__ __forceinline__ void init() const {
     for (int s = 0; s < T::kStages; ++s) {
       ptx::barrier_init(full(s), 1);
-      ptx::barrier_init(empty(s), T::kGroups * T::kCluster * 4);
+      ptx::barrier_init(empty(s), T::kGroups * 4);
     }
     ptx::barrier_init_fence();
   }
 
-  // By one warp that is done with a stage.
-  __device__ __forceinline__ void release(int s) const {
-    __syncwarp();
-    const u32 lane = threadIdx.x % 32;
-    if (lane < T::kCluster) ptx::barrier_arrive(empty(s), lane);
-  }
-
-  // By one thread: copies every stage of every piece of this block. Weights do not depend on
-  // earlier kernels, so the first stages' are on their way before those have finished.
+  // By one thread: copies every stage of every piece of this block.
   __device__ __forceinline__ void produce(const HopperArgs& a, Schedule work, int tiles_m,
-                                          int tiles_n, int k_blocks, u32 rank) const {
+                                          int tiles_n, int k_blocks) const {
     const int n_pad = round_up(a.n, layout::kTileRows);
     const int x_stride = layout::activation_scale_stride(a.m);
-    constexpr int kBoxRows = T::kM / T::kCluster;
     Cursor<T::kStages> at;
-    int early = -1;
     for (Piece p; work.next(p);) {
       const Place place = place_of(p.tile, tiles_m, tiles_n, a.raster);
-      const int row = place.m * T::kM, strip = (place.n * T::kCluster + rank) * T::kStrips;
-      const int strips = max(0, min(T::kStrips, n_pad / layout::kTileRows - strip));
-      const u32 scale_bytes = strips * layout::kTileRows * 2;
-      const u32 x_scale_bytes = T::kBlockScales ? min(T::kM, x_stride - row) * 4 : 0;
-      const u32 bytes = T::kBoxBytes * T::kElement + strips * layout::kTileBytes +
-                        T::kSegments * scale_bytes + x_scale_bytes;
-      const u8* const weights = a.weights + u64(strip) * k_blocks * layout::kTileBytes;
-
-      const auto fetch_weights = [&](int kb, int s) {
-        ptx::barrier_arrive_expect(full(s), bytes);
-        u32 to = stage(s) + T::kWeights;
-        const u8* from = weights + u64(kb) * layout::kTileBytes;
-#pragma unroll 1
-        for (int i = 0; i < strips; ++i) {
-          ptx::copy_bulk(to, from, layout::kTileBytes, full(s));
-          to += layout::kTileBytes, from += u64(k_blocks) * layout::kTileBytes;
-        }
-        if (strips == 0) return;
-#pragma unroll
-        for (int i = 0; i < T::kSegments; ++i) {
-          ptx::copy_bulk(stage(s) + T::kScales + i * (T::kN * 2),
-                         a.scales + u64(kb * T::kSegments + i) * n_pad + strip * layout::kTileRows,
-                         scale_bytes, full(s));
-        }
-      };
-      if (early < 0) {
-        early = min(T::kStages, p.end - p.begin);
-        for (int s = 0; s < early; ++s) fetch_weights(p.begin + s, s);
-        ptx::wait_for_previous();
-      }
+      const int row = place.m * T::kM, strip = place.n * T::kStrips;
+      const int strips = min(T::kStrips, n_pad / layout::kTileRows - strip);
+      const int scale_bytes = strips * layout::kTileRows * 2;
+      const int x_scale_bytes = T::kBlockScales ? min(T::kM, x_stride - row) * 4 : 0;
+      const u8* weights = a.weights + u64(strip) * k_blocks * layout::kTileBytes;
       for (int kb = p.begin; kb < p.end; ++kb) {
         ptx::barrier_wait(empty(at.stage), at.parity ^ 1);
-        if (--early < 0) fetch_weights(kb, at.stage), early = 0;
         const u32 to = stage(at.stage), done = full(at.stage);
+        ptx::barrier_arrive_expect(done, T::kBoxBytes * T::kElement + strips * layout::kTileBytes +
+                                             T::kSegments * scale_bytes + x_scale_bytes);
+#pragma unroll 1
+        for (int s = 0; s < strips; ++s) {
+          ptx::copy_bulk(to + T::kWeights + s * layout::kTileBytes,
+                         weights + (u64(s) * k_blocks + kb) * layout::kTileBytes,
+                         layout::kTileBytes, done);
+        }
+#pragma unroll
+        for (int s = 0; s < T::kSegments; ++s) {
+          ptx::copy_bulk(to + T::kScales + s * (T::kN * 2),
+                         a.scales + u64(kb * T::kSegments + s) * n_pad + strip * layout::kTileRows,
+                         scale_bytes, done);
+        }
         if constexpr (T::kBlockScales) {
           ptx::copy_bulk(to + T::kXScales, a.x_scales + u64(kb) * x_stride + row, x_scale_bytes,
                          done);
         }
 #pragma unroll
         for (int box = 0; box < T::kElement; ++box) {
-          const int column = kb * layout::kTileCols + box * (128 / T::kElement);
-          if constexpr (T::kCluster == 1) {
-            ptx::copy_box(to + box * T::kBoxBytes, &a.x, column, row, done);
-          } else {
-            ptx::copy_box_to(to + box * T::kBoxBytes + rank * (kBoxRows * 128), &a.x, column,
-                             row + rank * kBoxRows, done, (1 << T::kCluster) - 1);
-          }
+          ptx::copy_box(to + box * T::kBoxBytes, &a.x,
+                        kb * layout::kTileCols + box * (128 / T::kElement), row, done);
         }
         at.advance();
       }

@@ -1,5 +1,4 @@
-// Which tiles, and which part of K, a worker (a cluster of blocks) takes; its producers and
-// consumers walk the same list.
+// Which tiles, and which part of K, a block works on; producer and consumers walk the same list.
 #pragma once
 
 #include "flexq/types.cuh"
@@ -13,15 +12,13 @@ struct Piece {
 
 class Schedule {
  public:
-  __device__ __forceinline__ Schedule(int tiles, int split_tiles, int k_blocks, int worker,
-                                      int workers)
+  __device__ __forceinline__ Schedule(int tiles, int split_tiles, int k_blocks)
       : tiles_(tiles),
-        workers_(workers),
         k_blocks_(k_blocks),
         split_units_(split_tiles * k_blocks),
-        unit_(first_unit(worker)),
-        unit_end_(first_unit(worker + 1)),
-        tile_(split_tiles + worker) {}
+        unit_(first_unit(blockIdx.x)),
+        unit_end_(first_unit(blockIdx.x + 1)),
+        tile_(split_tiles + blockIdx.x) {}
 
   __device__ __forceinline__ bool next(Piece& p) {
     if (unit_ < unit_end_) {
@@ -32,26 +29,26 @@ class Schedule {
       return true;
     }
     p = {tile_, 0, k_blocks_};
-    tile_ += workers_;
+    tile_ += gridDim.x;
     return p.tile < tiles_;
   }
 
-  // First and last worker that has a part of a split tile.
-  __device__ __forceinline__ int first_worker(int tile) const { return owner(tile * k_blocks_); }
-  __device__ __forceinline__ int last_worker(int tile) const {
+  // First and last block that has a part of a split tile.
+  __device__ __forceinline__ int first_block(int tile) const { return owner(tile * k_blocks_); }
+  __device__ __forceinline__ int last_block(int tile) const {
     return owner((tile + 1) * k_blocks_ - 1);
   }
 
  private:
-  // Worker w of W has units [w U / W, (w + 1) U / W).
-  __device__ __forceinline__ int first_unit(int worker) const {
-    return int(i64(worker) * split_units_ / workers_);
+  // Block b has units [b U / B, (b + 1) U / B).
+  __device__ __forceinline__ int first_unit(int block) const {
+    return int(i64(block) * split_units_ / gridDim.x);
   }
   __device__ __forceinline__ int owner(int unit) const {
-    return int((i64(unit + 1) * workers_ - 1) / split_units_);
+    return int((i64(unit + 1) * gridDim.x - 1) / split_units_);
   }
 
-  i32 tiles_, workers_, k_blocks_, split_units_, unit_, unit_end_, tile_;
+  i32 tiles_, k_blocks_, split_units_, unit_, unit_end_, tile_;
 };
 
 // Place of tile `tile` when `raster` tiles along M are neighbours: blocks that run at the same
