@@ -132,7 +132,10 @@ def test_linear(n, k, m, group):
             reference = values @ dense.T + bias.double()
             for out_type in {torch.float32, x_type}:
                 y = linear(w, x, out_type, act_bits, per_row, bias)
-                assert error(y, reference) < TOLERANCE[out_type], (x_type, act_bits, per_row)
+                # Hopper rounds the weights of a product of many 16-bit rows to the type of x
+                rounds = act_bits == 16 and m > 16
+                bound = max(TOLERANCE[out_type], TOLERANCE[x_type] if rounds else 0)
+                assert error(y, reference) < bound, (x_type, act_bits, per_row)
 
 
 def test_no_rows():
@@ -202,7 +205,9 @@ def test_numpy(m):
     for act_bits in (16, 8, 6):
         y = flexq.matmul(x, q.to("cuda"), act_bits=act_bits, out_dtype=np.float32)
         cpu = flexq.matmul(x, q, act_bits=act_bits, out_dtype=np.float32)
-        assert np.linalg.norm(y - cpu) < 1e-5 * np.linalg.norm(cpu)
+        # Hopper rounds the weights of a product of many 16-bit rows to half precision
+        bound = 1e-3 if act_bits == 16 and m > 16 else 1e-5
+        assert np.linalg.norm(y - cpu) < bound * np.linalg.norm(cpu)
     assert np.array_equal(flexq.matmul(x, q, device="cuda"), flexq.matmul(x, q.to("cuda")))
 
 
