@@ -201,10 +201,10 @@ fn is_writable(array: &Bound<'_, PyUntypedArray>) -> bool {
 
 /// The array itself, or a C-contiguous copy.
 pub fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    static ASCONTIGUOUSARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if array.is_c_contiguous() {
         return Ok(array.clone());
     }
-    static ASCONTIGUOUSARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = array.py();
     let copy = ASCONTIGUOUSARRAY.import(py, "numpy", "ascontiguousarray")?.call1((array,))?;
     Ok(copy.cast_into()?)

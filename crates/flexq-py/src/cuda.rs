@@ -200,7 +200,6 @@ pub fn cuda_embedding(
 
 /// `y = x @ w.T + bias`; `workspace` is (address, bytes), zeroed at first as `cuda_workspace` says.
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "the parts of a product")]
 pub fn cuda_linear(
     ordinal: usize,
     stream: u64,
@@ -227,7 +226,6 @@ pub fn cuda_linear(
 
 /// Rows sorted by expert times the experts' weights; `ends` is (address of int32, experts).
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "the parts of a product")]
 pub fn cuda_grouped_linear(
     ordinal: usize,
     stream: u64,

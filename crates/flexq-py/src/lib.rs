@@ -1,5 +1,9 @@
 //! The native module `flexq._flexq`: conversion between numpy and `flexq-core`, no arithmetic.
 
+#![allow(clippy::doc_markdown, reason = "the documentation of classes and functions is read in Python")]
+#![allow(clippy::needless_pass_by_value, reason = "arguments are converted from Python and owned")]
+#![allow(clippy::fn_params_excessive_bools, clippy::too_many_arguments, reason = "keywords in Python")]
+
 mod array;
 mod cuda;
 mod error;

@@ -30,7 +30,6 @@ use crate::tensor::PyQTensor;
 ///     CudaError: a GPU was asked for and cannot be used.
 #[pyfunction]
 #[pyo3(signature = (x, q, *, act_bits=16, act_group=GroupSize::DEFAULT, out=None, out_dtype=None, dtype=None, threads=None, device=None), text_signature = "(x, q, *, act_bits=16, act_group=128, out=None, out_dtype=None, dtype=None, threads=None, device=None)")]
-#[expect(clippy::too_many_arguments, reason = "keywords in Python")]
 pub fn matmul<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyUntypedArray>,

@@ -122,7 +122,6 @@ fn packed(summary: &Summary) -> Value {
 }
 
 /// What [`pack`] and `plan` are told.
-#[expect(clippy::too_many_arguments, reason = "keywords in Python")]
 fn pack_options(
     preset: &str,
     include: &[String],
@@ -144,7 +143,6 @@ fn pack_options(
 }
 
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "keywords in Python")]
 pub fn pack(
     py: Python<'_>,
     input: PathBuf,

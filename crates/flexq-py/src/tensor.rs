@@ -44,7 +44,6 @@ impl PyQTensor {
     ///     dtype: type of the weight before.
     #[classmethod]
     #[pyo3(signature = (packed, scales, shape, group_size=GroupSize::DEFAULT, rule="absmax32s", scale_dtype=ScaleDtype::F16, dtype=Dtype::F32), text_signature = "(packed, scales, shape, group_size=128, rule='absmax32s', scale_dtype='float16', dtype='float32')")]
-    #[expect(clippy::too_many_arguments, reason = "the parts of a tensor")]
     fn from_parts(
         _cls: &Bound<'_, PyType>,
         packed: &Bound<'_, PyUntypedArray>,
