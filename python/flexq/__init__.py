@@ -10,6 +10,8 @@ Example::
 """
 
 from flexq._flexq import (
+    CudaError,
+    CudaTensor,
     FormatError,
     NonFiniteError,
     QTensor,
@@ -22,6 +24,8 @@ from flexq.checkpoint import export, import_, inspect, pack, unpack, verify
 from flexq.io import TensorFile, load_file, save_file
 
 __all__ = [
+    "CudaError",
+    "CudaTensor",
     "FormatError",
     "NonFiniteError",
     "QTensor",

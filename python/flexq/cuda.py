@@ -4,7 +4,7 @@ q = flexq.quantize(w).to("cuda")      # stays on the GPU, in the order its kerne
 y = flexq.matmul(x, q)                # x in float16 or bfloat16
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from flexq import _flexq
 from flexq._flexq import CudaError, CudaTensor
@@ -12,7 +12,8 @@ from flexq._flexq import CudaError, CudaTensor
 __all__ = ["CudaError", "CudaTensor", "Gpu", "info", "is_available", "why_not"]
 
 
-class Gpu(NamedTuple):
+@dataclass(frozen=True)
+class Gpu:
     """One GPU."""
 
     index: int
