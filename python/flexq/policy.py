@@ -58,8 +58,19 @@ class Policy:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Policy:
-        """Reads the two keys from a policy file's or a `quantization_config`'s content."""
-        return cls(config.get("act_bits", 16), dict(config.get("act_bits_overrides", {})))
+        """Reads the two keys from a policy file's or a `quantization_config`'s content.
+
+        Where they say "auto", which leaves the choice to the runtime, it is 16 here.
+        """
+
+        def width(bits: Any) -> Any:
+            return 16 if bits == "auto" else bits
+
+        overrides = config.get("act_bits_overrides", {})
+        return cls(
+            width(config.get("act_bits", 16)),
+            {pattern: width(bits) for pattern, bits in overrides.items()},
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:
