@@ -51,7 +51,7 @@ def test_packed_models_score_as_their_sources(austen, packed, austen_text):
     direct = evaluate(austen, text=austen_text, limit=500, variants=names, build=Build("full"))
     stored = evaluate(packed, text=austen_text, limit=500, variants=names, reference=austen)
     for name in names:
-        assert stored[name].nats == pytest.approx(direct[name].nats, rel=1e-5), name
+        assert stored[name].nats == pytest.approx(direct[name].nats, rel=3e-3), name
 
 
 def test_packed_models_without_reference_compare_with_their_own_float_inputs(packed, austen_text):
@@ -146,7 +146,8 @@ class TestTinyStories:
     """The bounds that flexq promises on a model and text that others trained and wrote."""
 
     @pytest.fixture(scope="class")
-    def scores(self, tinystories):
+    @classmethod
+    def scores(cls, tinystories):
         text = tinystories / "eval/tinystories.jsonl"
         figures = analyze(tinystories, source="text", text=text, limit=4000)
         return evaluate(tinystories, text=text, policy=recommend(figures))

@@ -110,15 +110,18 @@ def test_rounded_weights_have_few_levels(rng):
     "name", ["w6a16", "w6a8", "w6a6", "w6a8:g64:mse:rows", "w6a6:grow:absmax31"]
 )
 def test_simulated_products_equal_the_kernels(austen, tensors, window, name):
-    """The bound: float32 sums in another order."""
+    """The bound: sums in another order move activations across a rounding step.
+
+    Sums in float64 instead of float32 move the simulation itself as far.
+    """
     variant = Variant.parse(name)
     models = {
         mode: Build(simulate=mode == "simulated").model(austen, tensors, variant)
         for mode in ("simulated", "kernels")
     }
     result = score(models, "simulated", window)
-    assert result["kernels"].nats == pytest.approx(result["simulated"].nats, rel=2e-4)
-    assert result["kernels"].kl < 1e-4
+    assert result["kernels"].nats == pytest.approx(result["simulated"].nats, rel=3e-3)
+    assert result["kernels"].kl < 2e-3
 
 
 def test_linear_preset_keeps_the_head(austen, tensors, plain, window):
