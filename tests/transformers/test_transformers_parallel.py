@@ -1,7 +1,6 @@
 """Two processes on the CPU share a model."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,20 +18,18 @@ PROGRAM = Path(__file__).with_name("generate_distributed.py")
 
 
 def run(directory, result):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = str(probe.getsockname()[1])
     launch = [
         sys.executable,
         "-W",
         "ignore",
         "-m",
         "torch.distributed.run",
+        "--standalone",
         "--nproc-per-node",
         "2",
     ]
     done = subprocess.run(
-        [*launch, "--master-port", port, str(PROGRAM), str(directory), str(result)],
+        [*launch, str(PROGRAM), str(directory), str(result)],
         capture_output=True,
         text=True,
         check=False,
