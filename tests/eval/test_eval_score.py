@@ -121,7 +121,7 @@ def test_simulated_products_equal_the_kernels(austen, tensors, window, name):
     }
     result = score(models, "simulated", window)
     assert result["kernels"].nats == pytest.approx(result["simulated"].nats, rel=3e-3)
-    assert result["kernels"].kl < 2e-3
+    assert result["kernels"].kl < 4e-3
 
 
 def test_linear_preset_keeps_the_head(austen, tensors, plain, window):
