@@ -6,6 +6,8 @@
 //!
 //! `cargo bench -p flexq-core --bench cpu -- [--threads 2] [--rounds 9] [--only TEXT]`
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a bench may stop at the first surprise")]
+
 use std::hint::black_box;
 use std::time::Instant;
 
