@@ -30,11 +30,13 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
+    /// AVX-512 F, BW, VL, DQ, VBMI and VNNI.
+    Avx512,
 }
 
 impl Isa {
     /// Every set this program was built with, slowest first.
-    pub const ALL: [Self; 2] = [Self::Scalar, Self::Avx2];
+    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
 
     /// The name that [`ISA_VARIABLE`] takes.
     #[must_use]
@@ -42,6 +44,7 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
         }
     }
 
@@ -52,6 +55,8 @@ impl Isa {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => x86_64::avx2::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => x86_64::avx512::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -73,6 +78,8 @@ impl Isa {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => &x86_64::avx2::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => &x86_64::avx512::KERNELS,
             _ => &scalar::KERNELS,
         }
     }

@@ -28,7 +28,7 @@ pub(in crate::arch) fn is_available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
-pub(in crate::arch) static KERNELS: Kernels = Kernels {
+pub(in crate::arch) const KERNELS: Kernels = Kernels {
     quantize_row,
     dequantize_row,
     unpack_row,
