@@ -1,0 +1,242 @@
+//! Which kernel a product gets: arithmetic on its description, without a GPU.
+//!
+//! [`choose`] turns a [`Problem`] into a [`Config`] that can be printed, compared in a test
+//! or replaced by hand. The constants come from the dated records in `benches/record/`.
+
+mod hopper;
+mod small;
+mod tile;
+
+use std::fmt;
+
+pub use hopper::Hopper;
+pub use small::{Reduce, Small};
+pub use tile::Tile;
+
+use crate::order::{TILE_COLUMNS, TILE_ROWS};
+
+/// What of a GPU the choice depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arch {
+    /// Compute capability, `(9, 0)` for Hopper.
+    pub capability: (u32, u32),
+    /// Number of multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of shared memory a block may use.
+    pub shared_bytes: u32,
+}
+
+/// Activations as the kernels read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activations {
+    /// Half precision.
+    F16,
+    /// bfloat16.
+    BF16,
+    /// Quantized, with a scale per 128 columns or, where the flag is set, per row.
+    Int8 {
+        /// One scale for a whole row.
+        per_row: bool,
+    },
+}
+
+impl Activations {
+    /// How kernel names call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::Int8 { .. } => "s8",
+        }
+    }
+
+    fn bytes(self) -> u64 {
+        match self {
+            Self::F16 | Self::BF16 => 2,
+            Self::Int8 { .. } => 1,
+        }
+    }
+
+    fn is_int8(self) -> bool {
+        matches!(self, Self::Int8 { .. })
+    }
+}
+
+/// A product `[m, k] x [n, k]^T`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The GPU.
+    pub arch: Arch,
+    /// Rows of activations.
+    pub m: usize,
+    /// Rows of the weight.
+    pub n: usize,
+    /// Columns of both.
+    pub k: usize,
+    /// Kind of activations.
+    pub activations: Activations,
+    /// Columns per weight scale in device order: 32, 64 or 128.
+    pub segment: usize,
+    /// Rows of activations start at multiples of 16 bytes, as Hopper's copy engine needs.
+    pub aligned: bool,
+}
+
+impl Problem {
+    /// Strips of 16 weight rows, padding included.
+    fn strips(&self) -> u64 {
+        (self.n.next_multiple_of(TILE_ROWS) / 16) as u64
+    }
+
+    fn k_blocks(&self) -> u64 {
+        self.k.div_ceil(TILE_COLUMNS) as u64
+    }
+
+    /// Bytes of weights and their scales.
+    fn weight_bytes(&self) -> u64 {
+        self.strips() * self.k_blocks() * (1536 + 32 * 128 / self.segment as u64)
+    }
+}
+
+/// A kernel and how it is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Config {
+    /// For few rows: reads weights at memory speed.
+    Small(Small),
+    /// For any number of rows, on any GPU.
+    Tile(Tile),
+    /// For many rows, on Hopper.
+    Hopper(Hopper),
+}
+
+impl Config {
+    /// Bytes of workspace the launch needs for partial sums.
+    #[must_use]
+    pub fn partial_bytes(&self, p: &Problem) -> u64 {
+        let n = p.n.next_multiple_of(TILE_ROWS) as u64;
+        match self {
+            Self::Small(c) if c.splits > 1 && c.reduce == Reduce::Workspace => {
+                u64::from(c.splits) * p.m as u64 * n * 4
+            }
+            Self::Tile(c) if c.splits > 1 => u64::from(c.splits) * p.m as u64 * n * 4,
+            Self::Hopper(c) if c.split_tiles > 0 => {
+                u64::from(c.grid + c.split_tiles) * u64::from(c.columns() * c.rows) * 4
+            }
+            _ => 0,
+        }
+    }
+
+    /// Counters in the workspace that the launch uses.
+    #[must_use]
+    pub fn counters(&self) -> u64 {
+        match self {
+            Self::Small(c) => u64::from(c.grid / c.splits),
+            Self::Tile(c) => u64::from(c.grid / c.splits),
+            Self::Hopper(c) => u64::from(c.split_tiles * Hopper::GROUPS),
+        }
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Small(c) => write!(
+                f,
+                "small{} rows={} strips={} splits={}{} grid={} shared={}",
+                if c.planes { "-planes" } else { "" },
+                c.rows,
+                c.strips,
+                c.splits,
+                if c.splits > 1 && c.reduce == Reduce::Cluster { " in a cluster" } else { "" },
+                c.grid,
+                c.shared_bytes
+            ),
+            Self::Tile(c) => {
+                write!(f, "tile {}x{} splits={} grid={}", Tile::ROWS, Tile::COLUMNS, c.splits, c.grid)
+            }
+            Self::Hopper(c) => write!(
+                f,
+                "hopper {}x{} stages={} split_tiles={} grid={} shared={}",
+                c.rows,
+                c.columns(),
+                c.stages,
+                c.split_tiles,
+                c.grid,
+                c.shared_bytes
+            ),
+        }
+    }
+}
+
+/// The kernel for a product.
+#[must_use]
+pub fn choose(p: &Problem) -> Config {
+    let few = if p.arch.capability == (9, 0) && p.aligned && p.segment == 128 { 16 } else { 24 };
+    if p.m <= few
+        && let Some(small) = Small::choose(p, false)
+    {
+        return Config::Small(small);
+    }
+    Hopper::choose(p).map_or_else(|| Config::Tile(Tile::choose(p)), Config::Hopper)
+}
+
+/// The bit-plane kernel for a product of up to eight rows of int8 activations.
+#[must_use]
+pub fn choose_planes(p: &Problem) -> Option<Config> {
+    Small::choose(p, true).map(Config::Small)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H200: Arch = Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448 };
+    const A100: Arch = Arch { capability: (8, 0), multiprocessors: 108, shared_bytes: 166_912 };
+    const L40: Arch = Arch { capability: (8, 9), multiprocessors: 142, shared_bytes: 101_376 };
+
+    fn problem(arch: Arch, m: usize, n: usize, k: usize, activations: Activations) -> Problem {
+        Problem { arch, m, n, k, activations, segment: 128, aligned: k.is_multiple_of(8) }
+    }
+
+    #[test]
+    fn small_products_read_the_weights_once() {
+        let p = problem(H200, 1, 28672, 8192, Activations::F16);
+        assert_eq!(choose(&p).to_string(), "small rows=8 strips=14 splits=1 grid=128 shared=94064");
+        let Config::Small(c) = choose(&problem(H200, 16, 8192, 8192, Activations::BF16)) else { panic!() };
+        assert_eq!((c.rows, c.splits, c.reduce), (16, 2, Reduce::Cluster));
+    }
+
+    #[test]
+    fn many_rows_use_what_the_gpu_has() {
+        let int8 = Activations::Int8 { per_row: false };
+        assert!(matches!(choose(&problem(H200, 4096, 8192, 8192, int8)), Config::Hopper(_)));
+        assert!(matches!(choose(&problem(A100, 4096, 8192, 8192, int8)), Config::Tile(_)));
+        assert!(matches!(choose(&problem(H200, 4096, 100, 1001, Activations::F16)), Config::Tile(_)));
+    }
+
+    #[test]
+    fn every_choice_fits_the_gpu() {
+        let kinds = [Activations::F16, Activations::BF16, Activations::Int8 { per_row: true }];
+        for arch in [H200, A100, L40] {
+            for activations in kinds {
+                for (n, k) in [(1, 1), (64, 128), (100, 172), (4096, 11008), (8192, 28672), (128_256, 4096)] {
+                    for m in [1, 7, 8, 9, 16, 17, 31, 33, 64, 65, 128, 1000, 16384] {
+                        for segment in [32, 64, 128] {
+                            let p = Problem { segment, ..problem(arch, m, n, k, activations) };
+                            let config = choose(&p);
+                            let shared = match config {
+                                Config::Small(c) => c.shared_bytes,
+                                Config::Tile(_) => Tile::shared_bytes(activations, segment),
+                                Config::Hopper(c) => c.shared_bytes,
+                            };
+                            assert!(shared <= arch.shared_bytes, "{config} {p:?}");
+                            if let Config::Small(c) = config {
+                                assert!(u64::from(c.strips) * u64::from(c.grid / c.splits) >= p.strips());
+                                assert!(u64::from(c.split_blocks * c.splits) >= p.k_blocks());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
