@@ -3,9 +3,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# an environment that takes from $(VENV) what it does not have itself
+COMPAT := $(VENV)/compat
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test rust python lint wheel develop ptx bench clean
+.PHONY: help demo test rust python lint compat wheel develop ptx bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +31,13 @@ lint: $(VENV)/.dev wheel ## Python: format, lints, types, stubs against the buil
 
 python: $(VENV)/.dev wheel ## Python: tests of the installed wheel
 	$(BIN)/python -m pytest
+
+compat: $(VENV)/.dev wheel ## the tests of transformers again, with the oldest release supported
+	@test -x $(COMPAT)/bin/python || $(BIN)/python -m venv $(COMPAT)
+	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+	    > "$$($(COMPAT)/bin/python -c 'import site; print(site.getsitepackages()[0])')/zz_base.pth"
+	$(COMPAT)/bin/python -m pip install --quiet "transformers==5.17.*"
+	$(COMPAT)/bin/python -m pytest tests/transformers
 
 wheel: $(VENV)/.build ## build the wheel and install it into $(VENV)
 	rm -f dist/*.whl

@@ -5,12 +5,16 @@ import sys
 
 import flexq.transformers  # noqa: F401
 import torch
+from flexq.transformers import FlexQConfig
 from transformers import AutoModelForCausalLM
 
-directory, result = sys.argv[1:]
+directory, result, *options = sys.argv[1:]
 tokens = torch.arange(14).view(2, 7)
+settings = {"quantization_config": FlexQConfig()} if "quantize" in options else {}
 try:
-    model = AutoModelForCausalLM.from_pretrained(directory, tp_plan="auto")
+    model = AutoModelForCausalLM.from_pretrained(directory, tp_plan="auto", **settings)
+    if "save" in options:
+        model.save_pretrained(result)
 except ValueError as error:
     print(error)
 else:

@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 import subprocess
@@ -8,8 +9,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 pytest.importorskip("transformers", reason="the transformers extra is not installed")
 
+import flexq  # noqa: E402
 import flexq.transformers  # noqa: E402
-from flexq.torch import FlexQEmbedding, FlexQExperts, FlexQLinear, coverage  # noqa: E402
+from flexq.torch import (  # noqa: E402
+    FlexQEmbedding,
+    FlexQExperts,
+    FlexQLinear,
+    coverage,
+    quantize_model_,
+)
 from flexq.transformers import FlexQConfig  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoConfig  # noqa: E402
@@ -63,6 +71,66 @@ def test_saving_and_loading_keep_every_byte(packed, tmp_path, name, preset):
     for key, tensor in stored(tmp_path / "two").items():
         if key.endswith(("_packed", "_scale")):
             assert torch.equal(tensor, bytes_packed[key]), key
+
+
+@pytest.mark.parametrize("preset", ["linear", "full"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_directory_passes_flexq_pack(packed, tmp_path, name, preset):
+    source = packed(name, preset)
+    model = load(source)
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "many", max_shard_size="30KB")  # parts codes from scales
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
+    expected = flexq.inspect(source)
+    for saved in (tmp_path / "one", tmp_path / "many"):
+        assert flexq.verify(saved)["intact"]
+        found = flexq.inspect(saved)
+        assert found["method"] == "flexq"
+        shapes = [
+            {t["name"]: t["shape"] for t in report["tensors"]} for report in (found, expected)
+        ]
+        assert shapes[0] == shapes[1]
+        weights = flexq.load_file(saved), flexq.load_file(source)
+        for tensor in found["tensors"]:
+            one, other = (file[tensor["name"]] for file in weights)
+            assert not isinstance(other, flexq.QTensor) or one == other, tensor["name"]
+        assert_same_files(saved, source)
+        assert torch.equal(logits(load(saved)), logits(model))
+
+
+def test_what_is_sent_to_a_hub_has_manifests(packed, tmp_path, monkeypatch):
+    model = load(packed("llama"))
+    sent = []
+
+    def push_to_hub(self, repo_id, **settings):
+        sent.append((repo_id, settings, flexq.verify(tmp_path)["intact"]))
+
+    monkeypatch.setattr(type(model), "push_to_hub", push_to_hub)
+    model.save_pretrained(tmp_path, push_to_hub=True, repo_id="someone/model", private=True)
+    assert sent == [("someone/model", {"private": True}, True)]
+
+
+@pytest.mark.parametrize("preset", ["linear", "full"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_quantized_in_place_can_be_saved(dense, packed, tmp_path, name, preset):
+    model = load(dense(name))
+    quantize_model_(model, preset=preset)
+    model.save_pretrained(tmp_path)
+    assert_same_files(tmp_path, packed(name, preset))
+    assert flexq.verify(tmp_path)["intact"]
+    assert torch.equal(logits(load(tmp_path)), logits(model))
+    dense_again = model.dequantize()
+    dense_again.save_pretrained(tmp_path / "dense")
+    assert torch.equal(logits(load(tmp_path / "dense")), logits(dense_again))
+
+
+def test_a_copy_of_a_model_saves_itself(packed, tmp_path):
+    model = load(packed("llama"))
+    twin = copy.deepcopy(model)
+    model.lm_head.weight.data.zero_()
+    twin.save_pretrained(tmp_path)
+    assert flexq.verify(tmp_path)["intact"]
+    assert_same_files(tmp_path, packed("llama"))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -162,10 +230,39 @@ def test_patterns_keep_layers_dense(dense, tmp_path, caplog):
         load(dense("llama"), quantization_config=FlexQConfig(modules_to_not_convert=["down_prj"]))
 
 
-def test_parts_of_a_model_may_go_to_several_devices(packed):
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("device_map", ["cpu", {"": "cpu"}, {"": torch.device("cpu")}])
+def test_a_device_map_places_a_model(packed, name, device_map):
     pytest.importorskip("accelerate", reason="device maps need accelerate")
-    model = load(packed("llama"), device_map="cpu")
+    model = load(packed(name, "full"), device_map=device_map)
+    assert torch.equal(logits(model), logits(load(packed(name, "full"))))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto takes GPUs where there are some")
+@pytest.mark.parametrize("quantize", [False, True])
+def test_a_device_map_of_auto_takes_what_there_is(dense, packed, quantize):
+    pytest.importorskip("accelerate", reason="device maps need accelerate")
+    settings = {"quantization_config": FlexQConfig()} if quantize else {}
+    model = load((dense if quantize else packed)("llama"), device_map="auto", **settings)
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
     assert torch.equal(logits(model), logits(load(packed("llama"))))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_may_wait_elsewhere_until_they_are_needed(packed, name):
+    accelerate = pytest.importorskip("accelerate", reason="device maps need accelerate")
+    model = load(packed(name))
+    expected = logits(model)
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    assert all(p.is_meta for p in model.parameters())
+    assert torch.equal(logits(model), expected)
+
+
+@pytest.mark.parametrize("place", ["disk", "meta"])
+def test_weights_do_not_stay_on_disk(packed, tmp_path, place):
+    device_map = {"model.embed_tokens": "cpu", "model.layers": place, "": "cpu"}
+    with pytest.raises(ValueError, match=f"device_map puts model.layers on '{place}'"):
+        load(packed("llama"), device_map=device_map, offload_folder=tmp_path)
 
 
 def test_from_pretrained_wants_a_packed_model(dense, packed):

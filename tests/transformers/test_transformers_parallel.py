@@ -17,7 +17,7 @@ from conftest import load, logits  # noqa: E402  # isort: skip
 PROGRAM = Path(__file__).with_name("generate_distributed.py")
 
 
-def run(directory, result):
+def run(directory, result, *options):
     launch = [
         sys.executable,
         "-W",
@@ -29,7 +29,7 @@ def run(directory, result):
         "2",
     ]
     done = subprocess.run(
-        [*launch, str(PROGRAM), str(directory), str(result)],
+        [*launch, str(PROGRAM), str(directory), str(result), *options],
         capture_output=True,
         text=True,
         check=False,
@@ -53,3 +53,12 @@ def test_a_layer_that_cannot_be_split_is_refused_by_name(packed, tmp_path):
     output = run(packed("misaligned"), tmp_path / "logits")
     assert "model.layers.0.mlp.down_proj.weight: 384 columns in groups of 128" in output
     assert not (tmp_path / "logits").exists()
+
+
+@pytest.mark.slow
+def test_quantizing_and_saving_are_for_one_process(dense, packed, tmp_path):
+    output = run(dense("llama"), tmp_path / "logits", "quantize")
+    assert "quantizing while loading works in one process: pack the model" in output
+    output = run(packed("llama"), tmp_path / "saved", "save")
+    assert "cannot be saved: load it in one process" in output
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 //! Whole checkpoints: `flexq.pack` and its siblings, as JSON documents for Python to parse.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -220,6 +221,23 @@ pub fn import_(
         "work": work(&report.work),
     })
     .to_string())
+}
+
+/// Gives packed files that another program wrote their manifests: `weights` are names and shapes.
+#[pyfunction]
+pub fn seal(
+    py: Python<'_>,
+    path: PathBuf,
+    weights: BTreeMap<String, Vec<usize>>,
+    dtype: Dtype,
+    group_size: GroupSize,
+    rule: &str,
+    scale_dtype: ScaleDtype,
+) -> PyResult<()> {
+    let rule = rule.parse().map_err(PyError::from)?;
+    let scheme = Scheme { group: group_size.0, rule, scale_type: scale_dtype.0 };
+    py.detach(|| pipeline::seal(&path, &weights, dtype.0, scheme)).map_err(PyError::from)?;
+    Ok(())
 }
 
 #[pyfunction(name = "inspect")]

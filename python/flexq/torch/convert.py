@@ -1,5 +1,6 @@
 """Models in place: dense modules out, packed ones in, and back."""
 
+import sys
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from flexq.torch import policy
 from flexq.torch.embedding import FlexQEmbedding
 from flexq.torch.experts import FlexQExperts
-from flexq.torch.layout import Scheme
+from flexq.torch.layout import Scheme, format_group_size
 from flexq.torch.linear import FlexQLinear
 from flexq.torch.module import PackedWeight, prepare
 from flexq.torch.report import Coverage, coverage
@@ -26,6 +27,8 @@ def quantize_model_(
     exclude: Iterable[str] = (),
 ) -> Coverage:
     """Quantizes a model in place, module by module, each on the device it is on.
+
+    A model of transformers can be saved with `save_pretrained` afterwards, and loaded again.
 
     Args:
         model: any module; its linear layers, embeddings and fused experts are candidates.
@@ -45,11 +48,33 @@ def quantize_model_(
         flexq.NonFiniteError: a weight that is NaN or infinite.
     """
     scheme = scheme or Scheme()
+    include, exclude = list(include), list(exclude)
     choice = choose(model, preset, include, exclude)
     if not choice.targets:
         raise ValueError(f"{type(model).__name__} has no weight to quantize")
-    replace_(model, choice.modules(), scheme, act_bits, act_bits_overrides or {})
+    overrides = dict(act_bits_overrides or {})
+    if _is_pretrained(model):
+        from flexq.transformers.inplace import adopt
+
+        settings = {
+            "group_size": format_group_size(scheme.group_size),
+            "scale_rule": scheme.scale_rule,
+            "scale_dtype": "F16" if scheme.scale_dtype == torch.float16 else "BF16",
+            "act_bits": act_bits,
+            "act_bits_overrides": overrides,
+            "preset": preset,
+            "include": include,
+            "modules_to_not_convert": exclude,
+        }
+        adopt(model, choice, settings)
+    replace_(model, choice.modules(), scheme, act_bits, overrides)
     return coverage(prepare(model), choice.kept)
+
+
+def _is_pretrained(model: nn.Module) -> bool:
+    """Whether a model is one of transformers, which is imported then."""
+    transformers = sys.modules.get("transformers")
+    return transformers is not None and isinstance(model, transformers.PreTrainedModel)
 
 
 def replace_(

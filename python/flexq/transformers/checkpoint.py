@@ -1,7 +1,7 @@
 """Which weights a checkpoint holds packed, by the names the model gives them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,27 @@ def read_headers(files: Iterable[str]) -> dict[str, Stored]:
     return tensors
 
 
+def namer(model: Any, conversions: Iterable[Any]) -> Callable[[str], str]:
+    """Translates the name of a stored tensor into that of a parameter of `model`.
+
+    Args:
+        model: whose parameters are meant.
+        conversions: transformers' steps from a checkpoint of such a model to its parameters.
+    """
+    steps = list(conversions)
+    renamings = [step for step in steps if isinstance(step, WeightRenaming)]
+    converters = [step for step in steps if isinstance(step, WeightConverter)]
+    expected = model.state_dict()
+
+    def parameter(name: str) -> str:
+        renamed, _ = rename_source_key(
+            name, renamings, converters, model.base_model_prefix, expected
+        )
+        return str(renamed)
+
+    return parameter
+
+
 def packed_weights(
     model: Any, tensors: dict[str, Stored]
 ) -> tuple[dict[str, PackedEntry], set[str]]:
@@ -61,17 +82,7 @@ def packed_weights(
     Raises:
         ValueError: packed codes without scales.
     """
-    mapping = get_model_conversion_mapping(model)
-    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
-    expected = model.state_dict()
-
-    def parameter(name: str) -> str:
-        renamed, _ = rename_source_key(
-            name, renamings, converters, model.base_model_prefix, expected
-        )
-        return str(renamed)
-
+    parameter = namer(model, get_model_conversion_mapping(model))
     packed: dict[str, PackedEntry] = {}
     dense: set[str] = set()
     for name, stored in tensors.items():

@@ -2,8 +2,16 @@
 
 from typing import Any
 
+from torch import distributed
+
 from flexq.torch import FlexQEmbedding, FlexQExperts, PackedWeight
 from flexq.transformers.checkpoint import PACKED, SCALE
+
+
+def is_shared(model: Any) -> bool:
+    """Whether several processes are to share the weights of a model that is being loaded."""
+    asked = getattr(model.config, "distributed_config", None) is not None
+    return asked and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def adjust_plan(model: Any) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils import logging
 
@@ -13,8 +14,9 @@ from flexq.torch.select import Choice, Target, candidates, choose
 from flexq.transformers.checkpoint import PACKED, SCALE, packed_weights, read_headers
 from flexq.transformers.config import FlexQConfig
 from flexq.transformers.conversions import Quantize, for_loading, for_saving
-from flexq.transformers.parallel import adjust_plan, check_alignment
-from flexq.transformers.ties import retie, retie_dense, untie
+from flexq.transformers.parallel import adjust_plan, check_alignment, is_shared
+from flexq.transformers.saving import install, uninstall
+from flexq.transformers.ties import retie, retie_dense, settle, untie
 
 logger = logging.get_logger("transformers.flexq")
 
@@ -54,6 +56,20 @@ class FlexQQuantizer(HfQuantizer):
         """`generate` may compile the model with a static cache."""
         return True
 
+    def validate_environment(self, *_: Any, device_map: Any = None, **__: Any) -> None:
+        """Refuses device maps that leave packed weights on the disk.
+
+        Raises:
+            ValueError: naming the module.
+        """
+        places = device_map.items() if isinstance(device_map, dict) else [("", device_map)]
+        for module, place in places:
+            if str(place) in ("disk", "meta"):
+                raise ValueError(
+                    f"device_map puts {module or 'the model'} on {str(place)!r}: packed weights "
+                    "live in memory, on the CPU or on GPUs"
+                )
+
     def param_needs_quantization(self, model: Any, param_name: str, **_: Any) -> bool:
         """Whether a tensor of a dense checkpoint is packed as it is loaded."""
         path, _dot, leaf = param_name.rpartition(".")
@@ -67,6 +83,11 @@ class FlexQQuantizer(HfQuantizer):
     ) -> None:
         if self.pre_quantized:
             self._expect_packed(model, checkpoint_files)
+        elif is_shared(model):
+            raise ValueError(
+                "quantizing while loading works in one process: pack the model with flexq-pack, "
+                "then load the result in several"
+            )
         else:
             self._expect_dense(model)
         adjust_plan(model)
@@ -153,7 +174,7 @@ class FlexQQuantizer(HfQuantizer):
             # transformers 5.17 leaves tensors that it renames in the type of the file
             if parameter.dtype != self.dtypes.get(name, parameter.dtype):
                 parameter.data = parameter.data.to(self.dtypes[name])
-        model._weight_conversions = for_saving(model._weight_conversions)
+        self.remember_conversions(model)
         offloaded = {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values()))
         for name, module in model.named_modules():
             if not isinstance(module, PackedWeight):
@@ -164,32 +185,40 @@ class FlexQQuantizer(HfQuantizer):
                     if parameter.is_meta and not offloaded:
                         raise ValueError(f"{name}.{weight}: the checkpoint gave it no value")
             if isinstance(module, FlexQEmbedding):
+                if module.weight_packed.is_meta:
+                    raise ValueError(
+                        f"device_map puts {name} on the CPU beside GPUs: a packed embedding is "
+                        "used where it is, so give it to a GPU"
+                    )
                 # the type of its rows is no part of the checkpoint
                 module.assign("weight", *module.packed("weight"), module.embedding_dim)
             check_alignment(name, module)
         if config.dequantize:
             return self._dequantize(model)
+        install(model)
         report = coverage(prepare(model), self.choice.kept)
         logger.info(str(report))
         if report.share_dense > WARN_ABOVE:
             logger.warning(str(report))
         return model
 
+    def remember_conversions(self, model: Any) -> None:
+        """Lets saving undo what loading did to names and experts, packed ones too."""
+        conversions = getattr(model, "_weight_conversions", None)
+        if conversions is None:
+            conversions = get_model_conversion_mapping(model)
+        model._weight_conversions = for_saving(conversions)
+
     def _quantize_tables(self, model: Any) -> None:
         tables = [t for t in self.choice.targets if self._is_table(model, t)]
-        chosen = {target.parameter for target in tables}
-        for target, source in list(model.all_tied_weights_keys.items()):
-            if {target, source} <= chosen:
-                retie(model, target)
-            elif {target, source} & chosen:
-                untie(model, target)
+        settle(model, {target.parameter for target in tables})
         config = self.quantization_config
         modules = Choice(tables).modules()
         replace_(model, modules, config.scheme(), config.act_bits, config.act_bits_overrides)
 
     def dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         """Makes a packed model dense, in the type of its other weights unless told otherwise."""
-        self._dequantize(model, dtype)
+        uninstall(self._dequantize(model, dtype))
         self.remove_quantization_config(model)
         return model
 

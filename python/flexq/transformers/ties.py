@@ -7,6 +7,20 @@ from transformers import PreTrainedModel
 from flexq.transformers.checkpoint import PACKED, SCALE
 
 
+def settle(model: Any, chosen: set[str]) -> None:
+    """Keeps ties whose two weights are both chosen to be packed, and parts the others.
+
+    Args:
+        model: still dense where it is tied.
+        chosen: names of the weights to be packed.
+    """
+    for target, source in list(model.all_tied_weights_keys.items()):
+        if {target, source} <= chosen:
+            retie(model, target)
+        elif {target, source} & chosen:
+            untie(model, target)
+
+
 def retie(model: Any, target: str) -> None:
     """Ties the packed forms of a weight that was tied to another, `target` to its source."""
     source = model.all_tied_weights_keys.pop(target)
