@@ -136,7 +136,7 @@ def test_flipped_bit_is_found(tmp_path: Path, q: flexq.QTensor) -> None:
     path.write_bytes(content)
     report = flexq.verify(path)
     assert not report["intact"]
-    assert "w_" in report["faults"][0]
+    assert "w_" in report["files"][0]["faults"][0]
 
 
 FULL_DISK = """

@@ -20,7 +20,7 @@ from flexq._flexq import (
     matmul,
     quantize,
 )
-from flexq.checkpoint import export, import_, inspect, pack, unpack, verify
+from flexq.checkpoint import export, import_, inspect, pack, plan, unpack, verify
 from flexq.io import TensorFile, load_file, save_file
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "load_file",
     "matmul",
     "pack",
+    "plan",
     "quantize",
     "save_file",
     "unpack",

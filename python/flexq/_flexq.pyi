@@ -132,6 +132,15 @@ def pack(
     force: bool,
     progress: _Progress | None,
 ) -> str: ...
+def plan(
+    path: _Path,
+    preset: str,
+    include: list[str],
+    exclude: list[str],
+    group_size: _GroupSize,
+    rule: str,
+    scale_dtype: str,
+) -> str: ...
 def unpack(
     input: _Path,
     output: _Path,

@@ -67,7 +67,8 @@ def pack(
             thread, and stops the work by raising.
 
     Returns:
-        What became of the weights, in bytes and counts.
+        What became of every tensor, sizes, and what it took: the same as `flexq-pack --json`,
+        whose fields `docs/cli.md` lists.
 
     Raises:
         ValueError: wrong options, an output that exists, or nothing to quantize.
@@ -90,6 +91,40 @@ def pack(
             force,
             _callback(progress),
         )
+    )
+
+
+def plan(
+    path: Path,
+    *,
+    preset: Literal["linear", "full"] = "linear",
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    group_size: int | Literal["row"] = 128,
+    rule: Literal["absmax31", "absmax32s", "mse"] = "absmax32s",
+    scale_dtype: Literal["float16", "bfloat16"] = "float16",
+) -> Report:
+    """Predicts what `pack` would write, to the byte, without writing anything.
+
+    Args:
+        path: a checkpoint, or a `config.json` (or a directory with only that): then the sizes
+            are those of the model it describes, saved as one file.
+        preset: as in `pack`, like all that follow.
+        include: see `pack`.
+        exclude: see `pack`.
+        group_size: see `pack`.
+        rule: see `pack`.
+        scale_dtype: see `pack`.
+
+    Returns:
+        The report of `pack`, without `work`.
+
+    Raises:
+        ValueError: wrong options, or a configuration that does not tell the sizes.
+        OSError: reading failed.
+    """
+    return _parse(
+        _flexq.plan(path, preset, list(include), list(exclude), group_size, rule, scale_dtype)
     )
 
 
@@ -147,7 +182,7 @@ def verify(path: Path) -> Report:
     """Checks every bit of a packed checkpoint.
 
     Returns:
-        `intact`, and in `faults` a sentence for everything found.
+        `intact`, and for each of `files` a sentence in `faults` for everything found.
 
     Raises:
         FormatError: a damaged header, or a file without checksums.

@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod qtensor;
 pub mod quantize;
+pub mod report;
 pub mod rows;
 pub mod scheme;
 pub mod select;

@@ -5,6 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::checkpoint::{Checkpoint, Shard};
 use crate::error::Result;
 use crate::format::{Description, Entry, File, FormatError, Manifest};
 use crate::layout::packed_row_bytes;
@@ -42,6 +43,16 @@ impl Report {
 /// in the [`Report`].
 pub fn verify_file(path: impl AsRef<Path>) -> Result<Report> {
     verify(&File::open(path)?, &|_| ())
+}
+
+/// Checks every file of a checkpoint, a directory or a file; each report with its name.
+///
+/// # Errors
+/// Those of [`Checkpoint::open`] and [`verify`].
+pub fn verify_checkpoint(path: impl AsRef<Path>) -> Result<Vec<(String, Report)>> {
+    let checkpoint = Checkpoint::open(path.as_ref())?;
+    let check = |shard: &Shard| Ok((shard.name().to_owned(), verify(shard.file(), &|_| ())?));
+    checkpoint.shards().iter().map(check).collect()
 }
 
 /// Checks an open file, in parallel over its tensors. `progress` is told of bytes done.

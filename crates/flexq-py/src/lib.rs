@@ -43,7 +43,7 @@ mod _flexq {
     #[pymodule_export]
     use crate::matmul::{embedding, matmul};
     #[pymodule_export]
-    use crate::pipeline::{export, import_, inspect_checkpoint, pack, seal, unpack, verify_checkpoint};
+    use crate::pipeline::{export, import_, inspect_checkpoint, pack, plan, seal, unpack, verify_checkpoint};
     #[pymodule_export]
     use crate::quantize::quantize;
     #[pymodule_export]

@@ -6,14 +6,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flexq_core::checkpoint::Checkpoint;
-use flexq_core::inspect::{self, Levels};
+use flexq_core::inspect;
 use flexq_core::interop::{export_compressed_tensors, import_compressed_tensors};
-use flexq_core::pipeline::{self, Event, PackOptions, Policy, Progress, Summary, WriteOptions, WriteReport};
+use flexq_core::pipeline::{self, Event, PackOptions, Policy, Progress, WriteOptions};
 use flexq_core::select::{Pattern, Rules};
-use flexq_core::{Error, Scheme, verify};
+use flexq_core::{Error, Scheme, report, verify};
 use pyo3::prelude::*;
-use serde_json::{Value, json};
 
 use crate::error::PyError;
 use crate::options::{Dtype, GroupSize, ScaleDtype, ThreadCount};
@@ -89,39 +87,6 @@ fn write_options(threads: Option<ThreadCount>, force: bool) -> WriteOptions {
     WriteOptions { threads: ThreadCount::resolve(threads), force, ..WriteOptions::default() }
 }
 
-fn work(report: &WriteReport) -> Value {
-    json!({
-        "total_bytes": report.file_bytes,
-        "bytes_read": report.bytes_read,
-        "seconds": report.duration.as_secs_f64(),
-        "resumed": report.resumed,
-        "copied": report.copied,
-        "left_out": report.left_out,
-    })
-}
-
-fn packed(summary: &Summary) -> Value {
-    let (total, quantized) = (summary.total(), summary.quantized());
-    let kept: Vec<Value> = summary
-        .kept()
-        .into_iter()
-        .map(|(reason, sum)| {
-            json!({ "reason": reason.to_string(), "tensors": sum.tensors, "weights": sum.weights, "bytes": sum.bytes_after })
-        })
-        .collect();
-    json!({
-        "bytes_before": total.bytes_before,
-        "bytes_after": summary.file_bytes(),
-        "theory_bytes": summary.theory_bytes(),
-        "header_bytes": summary.header_bytes(),
-        "weights": total.weights,
-        "quantized_weights": quantized.weights,
-        "quantized_tensors": quantized.tensors,
-        "bits_per_weight": quantized.bits_per_weight(),
-        "kept": kept,
-    })
-}
-
 /// What [`pack`] and `plan` are told.
 fn pack_options(
     preset: &str,
@@ -164,9 +129,7 @@ pub fn pack(
         .map_err(PyError::from)?;
     let report =
         Reporter::new(progress).run(py, |progress| pipeline::pack(&input, &output, &options, progress))?;
-    let mut document = packed(&report.summary);
-    document["work"] = work(&report.work);
-    Ok(document.to_string())
+    Ok(report::pack(&report).to_string())
 }
 
 #[pyfunction]
@@ -183,7 +146,7 @@ pub fn unpack(
     let dtype = dtype.map(|dtype| dtype.0);
     let report = Reporter::new(progress)
         .run(py, |progress| pipeline::unpack(&input, &output, dtype, options, progress))?;
-    Ok(work(&report).to_string())
+    Ok(report::unpack(&report).to_string())
 }
 
 #[pyfunction]
@@ -198,7 +161,7 @@ pub fn export(
     let options = write_options(threads, force);
     let report = Reporter::new(progress)
         .run(py, |progress| export_compressed_tensors(&input, &output, options, progress))?;
-    Ok(json!({ "dequantized": report.dequantized, "work": work(&report.work) }).to_string())
+    Ok(report::export(&report).to_string())
 }
 
 #[pyfunction]
@@ -213,14 +176,7 @@ pub fn import_(
     let options = write_options(threads, force);
     let report = Reporter::new(progress)
         .run(py, |progress| import_compressed_tensors(&input, &output, options, progress))?;
-    Ok(json!({
-        "dense": report.dense,
-        "from_int8": report.from_int8,
-        "bytes_before": report.bytes_before,
-        "bytes_after": report.work.file_bytes,
-        "work": work(&report.work),
-    })
-    .to_string())
+    Ok(report::import(&report).to_string())
 }
 
 /// Gives packed files that another program wrote their manifests: `weights` are names and shapes.
@@ -243,57 +199,29 @@ pub fn seal(
 #[pyfunction(name = "inspect")]
 pub fn inspect_checkpoint(py: Python<'_>, path: PathBuf, scan: bool) -> PyResult<String> {
     let found = py.detach(|| inspect::inspect(&path, scan)).map_err(PyError::from)?;
-    let causes: serde_json::Map<String, Value> =
-        found.causes().into_iter().map(|(cause, bytes)| (cause.to_string(), bytes.into())).collect();
-    let findings: Vec<String> = found.findings().iter().map(ToString::to_string).collect();
-    let tensors: Vec<Value> = found
-        .weights
-        .iter()
-        .map(|weight| {
-            json!({
-                "name": weight.name,
-                "role": weight.role.name(),
-                "storage": weight.storage.to_string(),
-                "shape": weight.shape,
-                "bytes": weight.bytes(),
-                "bits_per_weight": weight.bits_per_weight(),
-                "level_bits": weight.levels.map(Levels::bits),
-            })
-        })
-        .collect();
-    Ok(json!({
-        "method": found.method,
-        "files": found.files,
-        "total_bytes": found.file_bytes,
-        "bits_per_weight": found.bits_per_weight(),
-        "causes": causes,
-        "findings": findings,
-        "tensors": tensors,
-    })
-    .to_string())
+    Ok(report::inspection(&found).to_string())
 }
 
 #[pyfunction(name = "verify")]
 pub fn verify_checkpoint(py: Python<'_>, path: PathBuf) -> PyResult<String> {
-    let reports = py
-        .detach(|| {
-            let checkpoint = Checkpoint::open(&path)?;
-            let check = |shard: &flexq_core::checkpoint::Shard| {
-                Ok((shard.name().to_owned(), verify::verify(shard.file(), &|_| ())?))
-            };
-            checkpoint.shards().iter().map(check).collect::<Result<Vec<_>, Error>>()
-        })
+    let reports = py.detach(|| verify::verify_checkpoint(&path)).map_err(PyError::from)?;
+    Ok(report::verification(&reports).to_string())
+}
+
+#[pyfunction]
+pub fn plan(
+    py: Python<'_>,
+    path: PathBuf,
+    preset: &str,
+    include: Vec<String>,
+    exclude: Vec<String>,
+    group_size: GroupSize,
+    rule: &str,
+    scale_dtype: ScaleDtype,
+) -> PyResult<String> {
+    let write = WriteOptions::default();
+    let options = pack_options(preset, &include, &exclude, group_size, rule, scale_dtype, "auto", write)
         .map_err(PyError::from)?;
-    let faults: Vec<String> = reports
-        .iter()
-        .flat_map(|(name, report)| report.faults.iter().map(move |fault| format!("{name}: {fault}")))
-        .collect();
-    Ok(json!({
-        "intact": faults.is_empty(),
-        "files": reports.len(),
-        "tensors": reports.iter().map(|(_, report)| report.entries).sum::<usize>(),
-        "bytes": reports.iter().map(|(_, report)| report.bytes).sum::<u64>(),
-        "faults": faults,
-    })
-    .to_string())
+    let (summary, _) = py.detach(|| pipeline::plan(&path, &options)).map_err(PyError::from)?;
+    Ok(report::summary(&summary).to_string())
 }

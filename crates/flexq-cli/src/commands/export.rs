@@ -1,7 +1,7 @@
 //! `export`: the same codes in the format of another tool.
 
 use flexq_core::interop::export_compressed_tensors;
-use serde_json::json;
+use flexq_core::report;
 
 use super::work;
 use crate::args::ExportArgs;
@@ -15,17 +15,8 @@ pub fn run(args: &ExportArgs, console: &Console) -> Result<Code, Failure> {
         let progress = console.progress("exporting");
         export_compressed_tensors(&args.input, &args.output, options, progress.as_ref())?
     };
-    let threads = options.threads.count();
     console.result(
-        || {
-            json!({
-                "input": args.input,
-                "output": args.output,
-                "to": args.to,
-                "dequantized": report.dequantized,
-                "work": work::json(&report.work, threads),
-            })
-        },
+        || report::export(&report),
         |out| {
             let (input, output) = (args.input.display(), args.output.display());
             let size = human::bytes(report.work.file_bytes);
@@ -34,7 +25,7 @@ pub fn run(args: &ExportArgs, console: &Console) -> Result<Code, Failure> {
                 let names = report.dequantized.join(", ");
                 writeln!(out, "  floats    {names} ({} quantizes only layers that multiply)", args.to)?;
             }
-            work::write(out, &report.work, threads)
+            work::write(out, &report.work)
         },
     )?;
     Ok(Code::Success)

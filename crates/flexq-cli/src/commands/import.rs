@@ -1,7 +1,7 @@
 //! `import`: codes and scales of another tool in our format.
 
 use flexq_core::interop::import_compressed_tensors;
-use serde_json::json;
+use flexq_core::report;
 
 use super::work;
 use crate::args::ImportArgs;
@@ -15,18 +15,8 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<Code, Failure> {
         let progress = console.progress("importing");
         import_compressed_tensors(&args.input, &args.output, options, progress.as_ref())?
     };
-    let threads = options.threads.count();
     console.result(
-        || {
-            json!({
-                "input": args.input,
-                "output": args.output,
-                "dense": report.dense,
-                "from_int8": report.from_int8,
-                "bytes_before": report.bytes_before,
-                "work": work::json(&report.work, threads),
-            })
-        },
+        || report::import(&report),
         |out| {
             writeln!(out, "Imported {} into {}", args.input.display(), args.output.display())?;
             writeln!(
@@ -43,7 +33,7 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<Code, Failure> {
                 human::grouped(before),
                 human::grouped(after),
             )?;
-            work::write(out, &report.work, threads)
+            work::write(out, &report.work)
         },
     )?;
     Ok(Code::Success)

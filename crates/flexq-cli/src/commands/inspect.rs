@@ -1,7 +1,7 @@
 //! `inspect`: where do the bytes of a checkpoint go, ours or anybody's?
 
-use flexq_core::inspect::{Inspection, Levels, Weight, inspect};
-use serde_json::{Map, Value, json};
+use flexq_core::inspect::{Weight, inspect};
+use flexq_core::report;
 
 use crate::args::InspectArgs;
 use crate::console::Console;
@@ -12,7 +12,7 @@ use crate::table::Table;
 pub fn run(args: &InspectArgs, console: &Console) -> Result<Code, Failure> {
     let found = inspect(&args.input, !args.headers)?;
     console.result(
-        || json(&found),
+        || report::inspection(&found),
         |out| {
             let method = found.method.as_deref().unwrap_or("not quantized");
             writeln!(out, "{}: {method}, {}\n", args.input.display(), bytes(found.file_bytes))?;
@@ -27,6 +27,18 @@ pub fn run(args: &InspectArgs, console: &Console) -> Result<Code, Failure> {
             table.row(["total".to_owned(), grouped(found.file_bytes), String::new()]);
             table.write(out)?;
             writeln!(out, "\n  {} bits per weight over everything", bits(found.bits_per_weight()))?;
+            let (theory, stored) = found.theory_and_stored();
+            if stored > 0 {
+                let says =
+                    if found.config_bits.is_some() { "as configured" } else { "as the levels suggest" };
+                writeln!(
+                    out,
+                    "  quantized weights: {} bytes in theory at {} bits {says}, {} stored with scales",
+                    grouped(theory),
+                    found.config_bits.unwrap_or(6),
+                    grouped(stored),
+                )?;
+            }
             for finding in found.findings() {
                 writeln!(out, "  {finding}")?;
             }
@@ -48,35 +60,4 @@ fn tensors(weights: &[Weight]) -> Table {
         ]);
     }
     table
-}
-
-/// The same for machines.
-fn json(found: &Inspection) -> Value {
-    let causes: Map<String, Value> =
-        found.causes().into_iter().map(|(cause, bytes)| (cause.to_string(), bytes.into())).collect();
-    let findings: Vec<String> = found.findings().iter().map(ToString::to_string).collect();
-    let tensors: Vec<Value> = found
-        .weights
-        .iter()
-        .map(|weight| {
-            json!({
-                "name": weight.name,
-                "role": weight.role.name(),
-                "storage": weight.storage.to_string(),
-                "shape": weight.shape,
-                "bytes": weight.bytes(),
-                "bits_per_weight": weight.bits_per_weight(),
-                "level_bits": weight.levels.map(Levels::bits),
-            })
-        })
-        .collect();
-    json!({
-        "method": found.method,
-        "files": found.files,
-        "total_bytes": found.file_bytes,
-        "bits_per_weight": found.bits_per_weight(),
-        "causes": causes,
-        "findings": findings,
-        "tensors": tensors,
-    })
 }

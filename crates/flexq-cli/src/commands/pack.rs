@@ -1,7 +1,7 @@
 //! `pack`: floats in, 6 bits out.
 
 use flexq_core::pipeline::pack;
-use serde_json::json;
+use flexq_core::report;
 
 use super::{summary, work};
 use crate::args::PackArgs;
@@ -14,20 +14,12 @@ pub fn run(args: &PackArgs, console: &Console) -> Result<Code, Failure> {
         let progress = console.progress("packing");
         pack(&args.input, &args.output, &options, progress.as_ref())?
     };
-    let threads = options.write.threads.count();
     console.result(
-        || {
-            json!({
-                "input": args.input,
-                "output": args.output,
-                "work": work::json(&report.work, threads),
-                "result": summary::json(&report.summary),
-            })
-        },
+        || report::pack(&report),
         |out| {
             writeln!(out, "Packed {} into {}", args.input.display(), args.output.display())?;
             summary::write(out, &report.summary)?;
-            work::write(out, &report.work, threads)
+            work::write(out, &report.work)
         },
     )?;
     Ok(Code::Success)

@@ -1,9 +1,8 @@
-//! The summary of a plan or of packing, as text and as JSON.
+//! The summary of a plan or of packing, as text.
 
 use std::io::{self, Write};
 
-use flexq_core::pipeline::{Fate, Summary, Totals};
-use serde_json::{Value, json};
+use flexq_core::pipeline::{Summary, Totals};
 
 use crate::human::{bits, count, grouped, percent};
 use crate::table::Table;
@@ -64,61 +63,4 @@ pub fn write(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
         crate::human::bytes(after),
     )?;
     writeln!(out, "  coverage  {} of all weights quantized", percent(quantized.weights, total.weights))
-}
-
-/// The same for machines.
-pub fn json(summary: &Summary) -> Value {
-    let kept: serde_json::Map<String, Value> =
-        summary.kept().into_iter().map(|(reason, sum)| (reason.to_string(), totals(sum))).collect();
-    let files: Vec<Value> = summary
-        .files
-        .iter()
-        .map(|file| json!({ "name": file.name, "bytes": file.bytes, "header_bytes": file.header_bytes }))
-        .collect();
-    let tensors: Vec<Value> = summary
-        .tensors
-        .iter()
-        .map(|tensor| {
-            let (fate, why) = match &tensor.fate {
-                Fate::Quantized => ("quantized", None),
-                Fate::Kept(reason) => ("kept", Some(reason.to_string())),
-                Fate::Tied(other) => ("tied", Some(other.clone())),
-            };
-            json!({
-                "name": tensor.name,
-                "dtype": tensor.dtype.name(),
-                "shape": tensor.shape,
-                "fate": fate,
-                "why": why,
-                "bytes_before": tensor.bytes_before,
-                "bytes_after": tensor.bytes_after,
-            })
-        })
-        .collect();
-    json!({
-        "bits": 6,
-        "group_size": summary.scheme.group.to_string(),
-        "scale_rule": summary.scheme.rule.name(),
-        "scale_type": summary.scheme.scale_type.float_type().name(),
-        "bytes_before": summary.total().bytes_before,
-        "tensor_bytes": summary.total().bytes_after,
-        "header_bytes": summary.header_bytes(),
-        "total_bytes": summary.file_bytes(),
-        "theory_bytes": summary.theory_bytes(),
-        "quantized": totals(summary.quantized()),
-        "kept": kept,
-        "tied": totals(summary.tied()),
-        "files": files,
-        "tensors": tensors,
-    })
-}
-
-fn totals(totals: Totals) -> Value {
-    json!({
-        "tensors": totals.tensors,
-        "weights": totals.weights,
-        "bytes_before": totals.bytes_before,
-        "bytes_after": totals.bytes_after,
-        "bits_per_weight": totals.bits_per_weight(),
-    })
 }

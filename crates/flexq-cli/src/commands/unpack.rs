@@ -2,7 +2,7 @@
 
 use flexq_core::FloatType;
 use flexq_core::pipeline::unpack;
-use serde_json::json;
+use flexq_core::report;
 
 use super::work;
 use crate::args::UnpackArgs;
@@ -17,13 +17,12 @@ pub fn run(args: &UnpackArgs, console: &Console) -> Result<Code, Failure> {
         let progress = console.progress("unpacking");
         unpack(&args.input, &args.output, dtype, options, progress.as_ref())?
     };
-    let threads = options.threads.count();
     console.result(
-        || json!({ "input": args.input, "output": args.output, "work": work::json(&report, threads) }),
+        || report::unpack(&report),
         |out| {
             let (input, output) = (args.input.display(), args.output.display());
             writeln!(out, "Unpacked {input} into {output}, {}", human::bytes(report.file_bytes))?;
-            work::write(out, &report, threads)
+            work::write(out, &report)
         },
     )?;
     Ok(Code::Success)

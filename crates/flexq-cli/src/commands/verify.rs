@@ -1,8 +1,7 @@
 //! `verify`: is every bit of a packed checkpoint what was written?
 
-use flexq_core::checkpoint::Checkpoint;
-use flexq_core::verify::{Report, verify};
-use serde_json::{Value, json};
+use flexq_core::report;
+use flexq_core::verify::verify_checkpoint;
 
 use crate::args::VerifyArgs;
 use crate::console::Console;
@@ -10,14 +9,10 @@ use crate::exit::{Code, Failure};
 use crate::human;
 
 pub fn run(args: &VerifyArgs, console: &Console) -> Result<Code, Failure> {
-    let checkpoint = Checkpoint::open(&args.input)?;
-    let mut reports: Vec<(&str, Report)> = Vec::new();
-    for shard in checkpoint.shards() {
-        reports.push((shard.name(), verify(shard.file(), &|_| ())?));
-    }
+    let reports = verify_checkpoint(&args.input)?;
     let intact = reports.iter().all(|(_, report)| report.is_intact());
     console.result(
-        || json!({ "input": args.input, "intact": intact, "files": reports.iter().map(json_of).collect::<Vec<_>>() }),
+        || report::verification(&reports),
         |out| {
             for (name, report) in &reports {
                 writeln!(
@@ -35,15 +30,4 @@ pub fn run(args: &VerifyArgs, console: &Console) -> Result<Code, Failure> {
         },
     )?;
     Ok(if intact { Code::Success } else { Code::Damaged })
-}
-
-fn json_of((name, report): &(&str, Report)) -> Value {
-    let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-    json!({
-        "name": name,
-        "entries": report.entries,
-        "quantized": report.quantized,
-        "bytes": report.bytes,
-        "faults": faults,
-    })
 }

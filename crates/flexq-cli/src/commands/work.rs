@@ -3,33 +3,18 @@
 use std::io::{self, Write};
 
 use flexq_core::pipeline::WriteReport;
-use serde_json::{Map, Value, json};
 
 use crate::human;
 
-/// What happened, for machines.
-pub fn json(report: &WriteReport, threads: usize) -> Map<String, Value> {
-    let fields = [
-        ("total_bytes", json!(report.file_bytes)),
-        ("seconds", json!(report.duration.as_secs_f64())),
-        ("threads", json!(threads)),
-        ("bytes_read", json!(report.bytes_read)),
-        ("resumed", json!(report.resumed)),
-        ("copied", json!(report.copied)),
-        ("left_out", json!(report.left_out)),
-    ];
-    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
 /// The lines after a summary.
-pub fn write(out: &mut dyn Write, report: &WriteReport, threads: usize) -> io::Result<()> {
+pub fn write(out: &mut dyn Write, report: &WriteReport) -> io::Result<()> {
     let rate = report.bytes_read as f64 / report.duration.as_secs_f64().max(1e-9);
     writeln!(
         out,
         "  time      {}, {} read per second, {}",
         human::duration(report.duration),
         human::bytes(rate as u64),
-        human::count(threads as u64, "thread"),
+        human::count(report.threads as u64, "thread"),
     )?;
     if !report.resumed.is_empty() {
         writeln!(

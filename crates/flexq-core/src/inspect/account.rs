@@ -140,7 +140,7 @@ impl fmt::Display for Finding {
         match self {
             Self::Int8Codes { tensors, bits, saves } => write!(
                 f,
-                "{tensors} tensors store {bits}-bit codes in a byte each: dense packing saves {saves} bytes"
+                "{tensors} tensors store {bits}-bit codes as int8, a byte each: dense packing saves {saves} bytes"
             ),
             Self::Words { tensors, bits, saves } => write!(
                 f,

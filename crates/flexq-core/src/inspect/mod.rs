@@ -18,6 +18,7 @@ pub use weight::{Storage, Weight};
 
 use crate::checkpoint::{Checkpoint, ModelConfig};
 use crate::error::Result;
+use crate::scheme::BITS;
 
 /// A checkpoint looked through.
 #[derive(Clone, Debug)]
@@ -47,6 +48,17 @@ impl Inspection {
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         account::findings(self)
+    }
+
+    /// Of the quantized weights: bytes of their codes at the width that the configuration tells
+    /// (6 bits without one), and bytes stored for them.
+    #[must_use]
+    pub fn theory_and_stored(&self) -> (u64, u64) {
+        let bits = u64::from(self.config_bits.unwrap_or(BITS as u32));
+        let quantized = self.weights.iter().filter(|weight| weight.storage.is_quantized());
+        quantized.fold((0, 0), |(theory, stored), weight| {
+            (theory + (weight.weights * bits).div_ceil(8), stored + weight.bytes())
+        })
     }
 
     /// Bits per weight over everything stored, headers included; 0 without weights.
@@ -79,7 +91,7 @@ pub fn inspect(path: &Path, scan: bool) -> Result<Inspection> {
     let ours = weights.iter().any(|weight| weight.storage == Storage::Flexq);
     Ok(Inspection {
         method: method.or_else(|| ours.then(|| "flexq".to_owned())),
-        config_bits: config_bits.or_else(|| ours.then_some(crate::scheme::BITS as u32)),
+        config_bits: config_bits.or_else(|| ours.then_some(BITS as u32)),
         files: checkpoint.shards().len(),
         file_bytes: checkpoint.file_bytes(),
         header_bytes: checkpoint.shards().iter().map(|shard| shard.file().header_bytes() as u64).sum(),

@@ -1,6 +1,6 @@
 //! Stored tensors put together: the codes of a module, its scales, and what else it has.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use super::levels::Levels;
@@ -166,7 +166,8 @@ fn quantized(
         .or_else(|| (entry.dtype() == Dtype::I8).then(|| stored.strip_suffix(".weight").unwrap_or(stored)));
     let Some(module) = module else { return Ok(None) };
     let own = |suffix: &str| [format!("{module}.{suffix}"), format!("{stored}_{suffix}")];
-    let names_of = |suffixes: &[&str]| -> Vec<String> {
+    let names_of = |suffixes: &[&str]| -> BTreeSet<String> {
+        // a set: `weight_scale` of the module may be `_scale` of the stored tensor
         let names = suffixes.iter().flat_map(|suffix| own(suffix));
         names.filter(|name| name != stored && find(name).is_some()).collect()
     };
@@ -181,7 +182,7 @@ fn quantized(
     };
     let name = if packed.is_some() { format!("{module}.weight") } else { stored.to_owned() };
     let mut weight = plain(number, entry, &name, shape, storage);
-    let bytes = |names: &[String]| -> u64 {
+    let bytes = |names: &BTreeSet<String>| -> u64 {
         names.iter().filter_map(|name| find(name)).map(|(_, entry)| entry.nbytes() as u64).sum()
     };
     (weight.scale_bytes, weight.extra_bytes) = (bytes(&scales), bytes(&extras));

@@ -37,6 +37,8 @@ pub struct WriteReport {
     pub copied: Vec<PathBuf>,
     /// Files left out: weights that are no part of the checkpoint.
     pub left_out: Vec<PathBuf>,
+    /// Threads that worked.
+    pub threads: usize,
     /// Time taken.
     pub duration: Duration,
     /// Bytes of tensor data read, those of resumed files not counted.
@@ -92,7 +94,7 @@ impl Job<'_> {
         }
         let bytes = self.files.iter().map(FileJob::bytes).sum();
         tell(progress, Event::Begin { files: self.files.len(), bytes })?;
-        let mut report = WriteReport::default();
+        let mut report = WriteReport { threads: options.threads.count(), ..WriteReport::default() };
         for file in &self.files {
             let target = if directory { output.join(&file.name) } else { output.to_owned() };
             if directory && is_finished(&target, &file.plan)? {
@@ -101,7 +103,7 @@ impl Job<'_> {
             } else {
                 tell(progress, Event::File { name: &file.name })?;
                 let writer = Writer::create(&target, file.plan.clone())?;
-                engine::run(&file.tasks, &writer, options.threads.count(), progress)?;
+                engine::run(&file.tasks, &writer, report.threads, progress)?;
                 if options.sync {
                     writer.finish()?;
                 } else {

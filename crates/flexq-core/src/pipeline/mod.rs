@@ -25,7 +25,7 @@ pub(crate) mod unpack;
 
 pub use error::PipelineError;
 pub use job::{WriteOptions, WriteReport};
-pub use pack::{PackOptions, PackReport, pack, plan_checkpoint, plan_config};
+pub use pack::{PackOptions, PackReport, PlanSource, pack, plan, plan_checkpoint, plan_config};
 pub use policy::{ActBits, Policy};
 pub use progress::{Event, Progress};
 pub use seal::seal;

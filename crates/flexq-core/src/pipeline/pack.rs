@@ -1,5 +1,6 @@
 //! Packing: a float checkpoint in, a 6-bit one of the same kind out.
 
+use std::fmt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -15,7 +16,7 @@ use super::recipe::{FileRecipe, Item, Stored, lay_out, summarize};
 use super::source::Source;
 use super::summary::{Fate, Summary};
 use super::{card, output, tied};
-use crate::checkpoint::{self, Checkpoint, ModelConfig, SINGLE, Shard};
+use crate::checkpoint::{self, Checkpoint, CheckpointError, ModelConfig, SINGLE, Shard};
 use crate::error::{Error, Result};
 use crate::format::Entry;
 use crate::layout::packed_row_bytes;
@@ -43,6 +44,40 @@ pub struct PackReport {
     pub summary: Summary,
     /// What it took.
     pub work: WriteReport,
+}
+
+/// What the sizes of a plan are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanSource {
+    /// The headers of a checkpoint.
+    Weights,
+    /// A configuration alone.
+    Config,
+}
+
+impl fmt::Display for PlanSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Weights => "the headers of its weights",
+            Self::Config => "the configuration",
+        })
+    }
+}
+
+/// What [`pack`] would make of `input`: by [`plan_checkpoint`] where there are weights, else
+/// by [`plan_config`].
+///
+/// # Errors
+/// Those of the two.
+pub fn plan(input: &Path, options: &PackOptions) -> Result<(Summary, PlanSource)> {
+    let from_config = || Ok((plan_config(input, options)?, PlanSource::Config));
+    if input.extension().is_some_and(|extension| extension == "json") {
+        return from_config();
+    }
+    match plan_checkpoint(input, options) {
+        Err(Error::Checkpoint { fault: CheckpointError::NoWeights, .. }) => from_config(),
+        planned => Ok((planned?, PlanSource::Weights)),
+    }
 }
 
 /// What [`pack`] would make of a checkpoint on disk: its exact sizes, from headers alone
