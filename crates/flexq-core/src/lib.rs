@@ -3,6 +3,38 @@
 //! Data flows one way: checkpoint reader -> quantizer -> packer -> writer, and
 //! file -> [`QTensor`] -> backend -> output. This crate knows neither CUDA nor
 //! Python.
+//!
+//! ```
+//! use flexq_core::format::{Description, File, Plan, Writer};
+//! use flexq_core::{FloatRows, FloatRowsMut, FloatType, MatmulOptions, Scheme, Threads, matmul, quantize};
+//!
+//! // a weight of 3 rows and 256 columns, in single precision
+//! let w: Vec<u8> = (0..768).flat_map(|i| ((i % 13) as f32 - 6.0).to_le_bytes()).collect();
+//! let w = FloatRows::new(&w, FloatType::F32, 3, 256)?;
+//! let q = quantize(&w, &[3, 256], &Scheme::default(), Threads::ONE)?;
+//! assert_eq!(q.nbytes(), 3 * (256 * 6 / 8 + 2 * 2)); // six bits a weight, a scale per 128
+//!
+//! // x [1, 256] times the transpose of the weight
+//! let x: Vec<u8> = (0..256).flat_map(|_| 1.0f32.to_le_bytes()).collect();
+//! let x = FloatRows::new(&x, FloatType::F32, 1, 256)?;
+//! let mut y = [0; 12];
+//! matmul(&x, &q, &MatmulOptions::default(), &mut FloatRowsMut::new(&mut y, FloatType::F32, 1, 3)?)?;
+//!
+//! // into a file, and out of it without copying
+//! let path = std::env::temp_dir().join("flexq-core-example.safetensors");
+//! let mut plan = Plan::new();
+//! let description = Description { shape: vec![3, 256], origin: FloatType::F32, scheme: q.scheme() };
+//! let (codes, scales) = plan.add_quantized("w", description)?;
+//! let writer = Writer::create(&path, plan)?;
+//! writer.write(codes, q.packed())?;
+//! writer.write(scales, q.scales())?;
+//! writer.finish()?;
+//! assert_eq!(File::open(&path)?.qtensor("w")?.packed()[..], q.packed()[..]);
+//! # std::fs::remove_file(&path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Whole checkpoints go through [`pipeline`]; [`inspect`] and [`verify`] look at them.
 
 pub mod activations;
 pub mod arch;
