@@ -1,0 +1,79 @@
+"""Models of well-known shapes with random weights, dense, packed or quantized by others."""
+
+import torch
+from flexq.torch import PackedWeight, Scheme, prepare
+from flexq.torch.convert import empty_like
+from flexq.torch.select import choose
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+
+# vocabulary, hidden, intermediate, layers, heads, key-value heads, experts
+SHAPES = {
+    "llama-2-7b": (32000, 4096, 11008, 32, 32, 32, 0),
+    "llama-2-13b": (32000, 5120, 13824, 40, 40, 40, 0),
+    "llama-3.1-8b": (128256, 4096, 14336, 32, 32, 8, 0),
+    "llama-30b": (32000, 6656, 17920, 60, 52, 52, 0),
+    "mixtral-8x7b": (32000, 4096, 14336, 32, 32, 8, 8),
+    "qwen2.5-0.5b": (151936, 896, 4864, 24, 14, 2, 0),
+}
+SYSTEMS = ("bf16", "flexq-w6a16", "flexq-w6a8", "flexq-auto", "torchao-w8a8", "torchao-w8a16")
+
+
+def skeleton(shape: str, layers: int | None = None):
+    """The dense model without memory, and its configuration."""
+    vocabulary, hidden, intermediate, depth, heads, kv_heads, experts = SHAPES[shape]
+    settings = {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers or depth,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": 8192,
+        "dtype": torch.bfloat16,
+    }
+    if experts:
+        config = MixtralConfig(**settings, num_local_experts=experts, sliding_window=None)
+        kind = MixtralForCausalLM
+    else:
+        config, kind = LlamaConfig(**settings), LlamaForCausalLM
+    with torch.device("meta"):
+        return kind(config).to(torch.bfloat16)
+
+
+def pack_empty(model, act_bits: int | str) -> None:
+    """Replaces what the preset `full` packs by modules without memory."""
+    for name in choose(model, "full").modules():
+        packed = empty_like(name, model.get_submodule(name), Scheme(), act_bits, {})
+        model.set_submodule(name, packed)
+
+
+def build(shape: str, system: str, device: str, layers: int | None = None):
+    """A model with random weights on `device`."""
+    model = skeleton(shape, layers)
+    kind, _dash, precision = system.partition("-")
+    if kind == "flexq":
+        bits = precision.removeprefix("w6a")
+        pack_empty(model, bits if bits == "auto" else int(bits))
+    model = model.to_empty(device=device)
+    for module in model.modules():
+        if isinstance(module, PackedWeight):
+            for name in module.names():
+                codes, scale = module.packed(name)
+                codes.random_(0, 256)
+                scale.fill_(0.001)
+            prepare(module)
+        else:
+            for parameter in module.parameters(recurse=False):
+                parameter.data.normal_(0, 0.02)
+    # the table of rotations is computed, not loaded
+    with torch.device(device):
+        model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    if kind == "torchao":
+        from torchao import quantization as ao
+
+        config = {
+            "w8a8": ao.Int8DynamicActivationInt8WeightConfig,
+            "w8a16": ao.Int8WeightOnlyConfig,
+        }[precision]()
+        ao.quantize_(model, config)
+    return model.eval()
