@@ -1,7 +1,7 @@
 """Models in place: dense modules out, packed ones in, and back."""
 
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -9,11 +9,27 @@ from torch import nn
 from flexq.torch import policy
 from flexq.torch.embedding import FlexQEmbedding
 from flexq.torch.experts import FlexQExperts
-from flexq.torch.layout import Scheme, format_group_size
+from flexq.torch.layout import Scheme
 from flexq.torch.linear import FlexQLinear
 from flexq.torch.module import PackedWeight, prepare
 from flexq.torch.report import Coverage, coverage
-from flexq.torch.select import choose
+from flexq.torch.select import Choice, choose
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `quantize_model_` was asked for; see its arguments."""
+
+    preset: str
+    scheme: Scheme
+    act_bits: int | str
+    act_bits_overrides: dict[str, int | str]
+    include: list[str]
+    exclude: list[str]
+
+
+observers: list[Callable[[nn.Module, Choice, Request], None]] = []
+"""Called before `quantize_model_` replaces modules; libraries of models keep records with it."""
 
 
 def quantize_model_(
@@ -28,7 +44,8 @@ def quantize_model_(
 ) -> Coverage:
     """Quantizes a model in place, module by module, each on the device it is on.
 
-    A model of transformers can be saved with `save_pretrained` afterwards, and loaded again.
+    With `flexq.transformers` imported, a model of transformers can be saved with
+    `save_pretrained` afterwards, and loaded again.
 
     Args:
         model: any module; its linear layers, embeddings and fused experts are candidates.
@@ -53,28 +70,11 @@ def quantize_model_(
     if not choice.targets:
         raise ValueError(f"{type(model).__name__} has no weight to quantize")
     overrides = dict(act_bits_overrides or {})
-    if _is_pretrained(model):
-        from flexq.transformers.inplace import adopt
-
-        settings = {
-            "group_size": format_group_size(scheme.group_size),
-            "scale_rule": scheme.scale_rule,
-            "scale_dtype": "F16" if scheme.scale_dtype == torch.float16 else "BF16",
-            "act_bits": act_bits,
-            "act_bits_overrides": overrides,
-            "preset": preset,
-            "include": include,
-            "modules_to_not_convert": exclude,
-        }
-        adopt(model, choice, settings)
+    request = Request(preset, scheme, act_bits, overrides, include, exclude)
+    for observer in observers:
+        observer(model, choice, request)
     replace_(model, choice.modules(), scheme, act_bits, overrides)
     return coverage(prepare(model), choice.kept)
-
-
-def _is_pretrained(model: nn.Module) -> bool:
-    """Whether a model is one of transformers, which is imported then."""
-    transformers = sys.modules.get("transformers")
-    return transformers is not None and isinstance(model, transformers.PreTrainedModel)
 
 
 def replace_(

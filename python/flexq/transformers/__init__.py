@@ -17,8 +17,9 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 from transformers.quantizers import auto
 
-from flexq.torch import Coverage, coverage, prepare
+from flexq.torch import Coverage, convert, coverage, prepare
 from flexq.transformers.config import FlexQConfig
+from flexq.transformers.inplace import adopt
 from flexq.transformers.quantizer import FlexQQuantizer
 
 __all__ = ["Coverage", "FlexQConfig", "FlexQQuantizer", "coverage", "from_pretrained", "prepare"]
@@ -26,6 +27,7 @@ __all__ = ["Coverage", "FlexQConfig", "FlexQQuantizer", "coverage", "from_pretra
 if FlexQConfig.quant_method not in auto.AUTO_QUANTIZATION_CONFIG_MAPPING:
     auto.register_quantization_config(FlexQConfig.quant_method)(FlexQConfig)
     auto.register_quantizer(FlexQConfig.quant_method)(FlexQQuantizer)
+    convert.observers.append(adopt)
 
 
 def from_pretrained(path: str, *args: Any, **kwargs: Any) -> Any:

@@ -1,32 +1,39 @@
 """Models of transformers that `flexq.torch.quantize_model_` packs in memory."""
 
-from typing import Any
+import torch
+from torch import nn
+from transformers import PreTrainedModel
 
-from transformers.quantizers.base import _assign_is_quantized
-
+from flexq.torch.convert import Request
+from flexq.torch.layout import format_group_size
 from flexq.torch.select import Choice
 from flexq.transformers.config import FlexQConfig
 from flexq.transformers.quantizer import FlexQQuantizer
-from flexq.transformers.saving import install
 from flexq.transformers.ties import settle
 
 
-def adopt(model: Any, choice: Choice, settings: dict[str, Any]) -> None:
-    """Makes `model` what loading with a `FlexQConfig` makes of it: it can be saved and loaded.
+def adopt(model: nn.Module, choice: Choice, request: Request) -> None:
+    """Makes a model of transformers what loading it with a `FlexQConfig` does.
 
     Args:
-        model: whose modules are about to be replaced.
+        model: whose modules are about to be replaced; others than transformers' are left alone.
         choice: which ones.
-        settings: keywords of `FlexQConfig`.
+        request: how.
     """
-    config = FlexQConfig(**settings)
+    if not isinstance(model, PreTrainedModel):
+        return
+    is_half = request.scheme.scale_dtype == torch.float16
+    config = FlexQConfig(
+        group_size=format_group_size(request.scheme.group_size),
+        scale_rule=request.scheme.scale_rule,
+        scale_dtype="F16" if is_half else "BF16",
+        act_bits=request.act_bits,
+        act_bits_overrides=request.act_bits_overrides,
+        preset=request.preset,
+        include=request.include,
+        modules_to_not_convert=request.exclude,
+    )
     quantizer = FlexQQuantizer(config, pre_quantized=False)
     quantizer.choice = choice
     settle(model, {target.parameter for target in choice.targets})
-    model.hf_quantizer = quantizer
-    model.config.quantization_config = config
-    model.quantization_method = config.quant_method
-    model.is_quantized = True
-    _assign_is_quantized(model)
-    quantizer.remember_conversions(model)
-    install(model)
+    quantizer.own(model)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils import logging
@@ -201,6 +202,18 @@ class FlexQQuantizer(HfQuantizer):
         if report.share_dense > WARN_ABOVE:
             logger.warning(str(report))
         return model
+
+    def own(self, model: Any) -> None:
+        """Marks a model that was quantized in memory as one of this quantizer."""
+        model.hf_quantizer = self
+        model.config.quantization_config = self.quantization_config
+        model.quantization_method = self.quantization_config.quant_method
+        model.is_quantized = True
+        for module in model.modules():
+            if isinstance(module, PreTrainedModel):
+                module.config._is_quantized = True
+        self.remember_conversions(model)
+        install(model)
 
     def remember_conversions(self, model: Any) -> None:
         """Lets saving undo what loading did to names and experts, packed ones too."""
