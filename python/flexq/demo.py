@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.perf_counter()
     flexq.pack(model, packed, preset="full")
     middle = time.perf_counter()
-    flexq.verify(packed)
+    if not flexq.verify(packed)["intact"]:
+        raise SystemExit(f"{packed} is damaged: see flexq-pack verify")
     checked = time.perf_counter()
     print(f"packed {model} in {1e3 * (middle - began):.0f} ms, ", end="")
     print(f"every checksum verified in {1e3 * (checked - middle):.0f} ms, now opened from {packed}")

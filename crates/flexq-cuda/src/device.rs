@@ -4,10 +4,18 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_int};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
+
 use crate::config::Arch;
-use crate::driver::{Context, DeviceAttribute, Driver, Function, MAX_DYNAMIC_SHARED, Module, STATIC_SHARED};
+use crate::driver::{Context, Driver, Function, Module};
 use crate::error::{Error, Result};
 use crate::kernels::Source;
+
+/// What a kernel takes besides dynamic shared memory.
+const STATIC_SHARED: CUfunction_attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+/// The most dynamic shared memory a launch may ask for.
+const MAX_DYNAMIC_SHARED: CUfunction_attribute =
+    CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 
 /// What there is to know of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +40,7 @@ pub fn count() -> Result<usize> {
     let driver = Driver::get()?;
     let mut count: c_int = 0;
     // SAFETY: writes one integer.
-    driver.check("cuDeviceGetCount", unsafe { (driver.device_count)(&raw mut count) })?;
+    driver.check("cuDeviceGetCount", unsafe { sys::cuDeviceGetCount(&raw mut count) })?;
     Ok(count.unsigned_abs() as usize)
 }
 
@@ -75,7 +83,7 @@ impl Device {
         let info = info(ordinal)?;
         let mut context = Context(std::ptr::null_mut());
         // SAFETY: the ordinal was checked; the context lives until the process ends.
-        let status = unsafe { (driver.retain_primary_context)(&raw mut context, ordinal as c_int) };
+        let status = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context.0, ordinal as c_int) };
         driver.check("cuDevicePrimaryCtxRetain", status)?;
         Ok(Self { driver, info, context, modules: Mutex::default(), functions: Mutex::default() })
     }
@@ -89,11 +97,11 @@ impl Device {
     /// Runs `f` with this GPU's context current.
     pub(crate) fn with<T>(&self, f: impl FnOnce(&'static Driver) -> Result<T>) -> Result<T> {
         // SAFETY: the context is alive; the pop below undoes the push.
-        self.driver.check("cuCtxPushCurrent", unsafe { (self.driver.push_context)(self.context) })?;
+        self.driver.check("cuCtxPushCurrent", unsafe { sys::cuCtxPushCurrent_v2(self.context.0) })?;
         let result = f(self.driver);
-        let mut popped = Context(std::ptr::null_mut());
+        let mut popped = std::ptr::null_mut();
         // SAFETY: pops what was pushed above.
-        let status = unsafe { (self.driver.pop_context)(&raw mut popped) };
+        let status = unsafe { sys::cuCtxPopCurrent_v2(&raw mut popped) };
         result.and_then(|value| self.driver.check("cuCtxPopCurrent", status).map(|()| value))
     }
 
@@ -109,16 +117,16 @@ impl Device {
         let function = self.with(|driver| {
             let mut function = Function(std::ptr::null_mut());
             // SAFETY: the module is loaded in the current context; the name ends in NUL.
-            let status = unsafe { (driver.get_function)(&raw mut function, module, symbol.as_ptr()) };
+            let status = unsafe { sys::cuModuleGetFunction(&raw mut function.0, module.0, symbol.as_ptr()) };
             driver.check("cuModuleGetFunction", status)?;
             let mut fixed: c_int = 0;
             // SAFETY: writes one integer; the function is alive.
-            let status = unsafe { (driver.get_function_attribute)(&raw mut fixed, STATIC_SHARED, function) };
+            let status = unsafe { sys::cuFuncGetAttribute(&raw mut fixed, STATIC_SHARED, function.0) };
             driver.check("cuFuncGetAttribute", status)?;
             // The most any launch may ask for, so that launches need not set it.
             let most = self.info.arch.shared_bytes as c_int - fixed;
             // SAFETY: the function is alive.
-            let status = unsafe { (driver.set_function_attribute)(function, MAX_DYNAMIC_SHARED, most) };
+            let status = unsafe { sys::cuFuncSetAttribute(function.0, MAX_DYNAMIC_SHARED, most) };
             driver.check("cuFuncSetAttribute", status)?;
             Ok(function)
         })?;
@@ -144,7 +152,7 @@ impl Device {
         let module = self.with(|driver| {
             let mut module = Module(std::ptr::null_mut());
             // SAFETY: the text ends in NUL, as the driver expects of PTX.
-            let status = unsafe { (driver.load_module)(&raw mut module, ptx.as_ptr().cast()) };
+            let status = unsafe { sys::cuModuleLoadData(&raw mut module.0, ptx.as_ptr().cast()) };
             driver.check("cuModuleLoadData", status)?;
             Ok(module)
         })?;
@@ -165,34 +173,39 @@ pub fn info(ordinal: usize) -> Result<Info> {
     }
     let mut device: c_int = 0;
     // SAFETY: writes one integer; the ordinal was checked.
-    driver.check("cuDeviceGet", unsafe { (driver.device_get)(&raw mut device, ordinal as c_int) })?;
-    let attribute = |which: DeviceAttribute| {
+    driver.check("cuDeviceGet", unsafe { sys::cuDeviceGet(&raw mut device, ordinal as c_int) })?;
+    let attribute = |which: CUdevice_attribute| {
         let mut value: c_int = 0;
         // SAFETY: writes one integer.
-        let status = unsafe { (driver.device_attribute)(&raw mut value, which as u32, device) };
+        let status = unsafe { sys::cuDeviceGetAttribute(&raw mut value, which, device) };
         driver.check("cuDeviceGetAttribute", status).map(|()| value.unsigned_abs())
     };
-    let capability = (attribute(DeviceAttribute::ComputeMajor)?, attribute(DeviceAttribute::ComputeMinor)?);
+    let capability = (
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    );
     if capability < (8, 0) {
         return Err(Error::UnsupportedDevice { ordinal, major: capability.0, minor: capability.1 });
     }
     let mut name = [0_u8; 128];
     // SAFETY: writes at most the given number of bytes, NUL included.
-    let status = unsafe { (driver.device_name)(name.as_mut_ptr().cast(), name.len() as c_int, device) };
+    let status = unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as c_int, device) };
     driver.check("cuDeviceGetName", status)?;
     let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
     let mut memory = 0;
     // SAFETY: writes one size.
-    driver.check("cuDeviceTotalMem", unsafe { (driver.device_memory)(&raw mut memory, device) })?;
+    driver.check("cuDeviceTotalMem", unsafe { sys::cuDeviceTotalMem_v2(&raw mut memory, device) })?;
     Ok(Info {
         ordinal,
         name: String::from_utf8_lossy(&name[..length]).into_owned(),
         arch: Arch {
             capability,
-            multiprocessors: attribute(DeviceAttribute::Multiprocessors)?,
-            shared_bytes: attribute(DeviceAttribute::SharedBytesPerBlock)?,
+            multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_bytes: attribute(
+                CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )?,
         },
         memory,
-        l2: attribute(DeviceAttribute::L2Bytes)? as usize,
+        l2: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
     })
 }

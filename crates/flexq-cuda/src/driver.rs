@@ -1,32 +1,53 @@
-//! The driver's functions this crate needs, opened at run time.
+//! The NVIDIA driver, looked at before anything in it is called.
 //!
-//! An own table of two dozen functions, rather than a binding of all of them, so that a
-//! missing library or a driver too old for one function is an error that says so, before
-//! anything was called.
+//! Calls go through the bindings of [`cudarc::driver::sys`], which open the library when first
+//! used and panic where it, or a function, is missing. [`Driver::get`] therefore looks for the
+//! library and for every function of [`FUNCTIONS`] first, and whoever holds a [`Driver`] may
+//! call those. The bindings are those of the newest CUDA, since a status is an enumeration there
+//! that must know every code a driver may answer; none of the functions is newer than CUDA 12.0.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;
 
-use libloading::Library;
+use cudarc::driver::sys::{self, CUresult};
 
 use crate::error::{Error, Result};
-
-pub type Status = c_uint;
-pub type DevicePointer = u64;
-
-const SUCCESS: Status = 0;
-const OUT_OF_MEMORY: Status = 2;
-const UNSUPPORTED_PTX: Status = 222;
 
 /// The least CUDA version of a driver: launches with attributes, PTX 8.0.
 const NEEDED: (c_int, &str) = (12_000, "12.0");
 
+/// What this crate calls.
+const FUNCTIONS: [&str; 23] = [
+    "cuCtxPopCurrent_v2",
+    "cuCtxPushCurrent_v2",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDeviceGetName",
+    "cuDevicePrimaryCtxRetain",
+    "cuDeviceTotalMem_v2",
+    "cuFuncGetAttribute",
+    "cuFuncSetAttribute",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuInit",
+    "cuLaunchKernelEx",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemsetD8Async",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuStreamSynchronize",
+    "cuTensorMapEncodeTiled",
+];
+
 macro_rules! handle {
-    ($($(#[$doc:meta])* $name:ident),*) => {$(
+    ($($(#[$doc:meta])* $name:ident($raw:ty)),*) => {$(
         $(#[$doc])*
-        #[repr(transparent)]
         #[derive(Clone, Copy)]
-        pub struct $name(pub *mut c_void);
+        pub struct $name(pub $raw);
         // SAFETY: an opaque handle; the driver may be called with it from any thread.
         unsafe impl Send for $name {}
         // SAFETY: as above.
@@ -36,112 +57,17 @@ macro_rules! handle {
 
 handle! {
     /// A context.
-    Context,
+    Context(sys::CUcontext),
     /// A loaded module.
-    Module,
+    Module(sys::CUmodule),
     /// A kernel of a module.
-    Function,
-    /// A stream; null is the default one.
-    Stream
+    Function(sys::CUfunction)
 }
 
-/// `CUdevice_attribute`, those that are read.
-#[derive(Clone, Copy)]
-#[repr(u32)]
-pub enum DeviceAttribute {
-    Multiprocessors = 16,
-    ComputeMajor = 75,
-    ComputeMinor = 76,
-    SharedBytesPerBlock = 97,
-    L2Bytes = 38,
-}
-
-/// `CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES`: what a kernel takes besides dynamic memory.
-pub const STATIC_SHARED: c_uint = 1;
-/// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
-pub const MAX_DYNAMIC_SHARED: c_uint = 8;
-
-/// `CUlaunchAttribute` with the two values that are used, in their C layout.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct LaunchAttribute {
-    id: c_uint,
-    padding: c_uint,
-    value: [c_uint; 16],
-}
-
-impl LaunchAttribute {
-    /// Blocks of a cluster.
-    pub fn cluster(blocks: u32) -> Self {
-        let mut value = [0; 16];
-        value[..3].copy_from_slice(&[blocks, 1, 1]);
-        Self { id: 4, padding: 0, value }
-    }
-
-    /// The kernel may start before the one ahead of it in the stream has finished.
-    pub fn dependent_launch() -> Self {
-        let mut value = [0; 16];
-        value[0] = 1;
-        Self { id: 6, padding: 0, value }
-    }
-}
-
-/// `CUlaunchConfig`.
-#[repr(C)]
-pub struct LaunchConfig {
-    pub grid: [c_uint; 3],
-    pub block: [c_uint; 3],
-    pub shared_bytes: c_uint,
-    pub stream: Stream,
-    pub attributes: *const LaunchAttribute,
-    pub attribute_count: c_uint,
-}
-
-macro_rules! functions {
-    ($($field:ident = $name:literal ($($argument:ty),*);)*) => {
-        /// The functions, by their role.
-        pub struct Driver {
-            $(pub $field: unsafe extern "C" fn($($argument),*) -> Status,)*
-            _library: Library,
-        }
-
-        impl Driver {
-            fn load(library: Library, version: &str) -> Result<Self> {
-                $(
-                    // SAFETY: the type is that of the function in cuda.h.
-                    let $field = *unsafe { library.get::<unsafe extern "C" fn($($argument),*) -> Status>($name) }
-                        .map_err(|_| Error::DriverTooOld { found: version.to_owned(), needed: NEEDED.1 })?;
-                )*
-                Ok(Self { $($field,)* _library: library })
-            }
-        }
-    };
-}
-
-functions! {
-    init = b"cuInit\0" (c_uint);
-    error_name = b"cuGetErrorName\0" (Status, *mut *const c_char);
-    error_string = b"cuGetErrorString\0" (Status, *mut *const c_char);
-    device_count = b"cuDeviceGetCount\0" (*mut c_int);
-    device_get = b"cuDeviceGet\0" (*mut c_int, c_int);
-    device_name = b"cuDeviceGetName\0" (*mut c_char, c_int, c_int);
-    device_memory = b"cuDeviceTotalMem_v2\0" (*mut usize, c_int);
-    device_attribute = b"cuDeviceGetAttribute\0" (*mut c_int, c_uint, c_int);
-    retain_primary_context = b"cuDevicePrimaryCtxRetain\0" (*mut Context, c_int);
-    push_context = b"cuCtxPushCurrent_v2\0" (Context);
-    pop_context = b"cuCtxPopCurrent_v2\0" (*mut Context);
-    load_module = b"cuModuleLoadData\0" (*mut Module, *const c_void);
-    get_function = b"cuModuleGetFunction\0" (*mut Function, Module, *const c_char);
-    get_function_attribute = b"cuFuncGetAttribute\0" (*mut c_int, c_uint, Function);
-    set_function_attribute = b"cuFuncSetAttribute\0" (Function, c_uint, c_int);
-    launch = b"cuLaunchKernelEx\0" (*const LaunchConfig, Function, *mut *mut c_void, *mut *mut c_void);
-    encode_tiled = b"cuTensorMapEncodeTiled\0" (*mut c_void, c_uint, c_uint, *mut c_void, *const u64, *const u64, *const c_uint, *const c_uint, c_uint, c_uint, c_uint, c_uint);
-    allocate = b"cuMemAlloc_v2\0" (*mut DevicePointer, usize);
-    free = b"cuMemFree_v2\0" (DevicePointer);
-    copy_to_device = b"cuMemcpyHtoDAsync_v2\0" (DevicePointer, *const c_void, usize, Stream);
-    copy_to_host = b"cuMemcpyDtoHAsync_v2\0" (*mut c_void, DevicePointer, usize, Stream);
-    fill = b"cuMemsetD8Async\0" (DevicePointer, u8, usize, Stream);
-    synchronize = b"cuStreamSynchronize\0" (Stream);
+/// A driver that has been started and has every function that is needed.
+pub struct Driver {
+    /// The CUDA version it implements, such as `12.4`.
+    version: String,
 }
 
 impl Driver {
@@ -152,88 +78,78 @@ impl Driver {
     }
 
     fn open() -> Result<Self> {
-        let names: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
-        let mut reason = String::new();
-        for name in names {
-            // SAFETY: opening the NVIDIA driver runs only its own initializers.
-            match unsafe { Library::new(name) } {
-                Ok(library) => return Self::start(library),
-                Err(error) => reason = error.to_string(),
-            }
+        // SAFETY: opening the NVIDIA driver runs only its own initializers.
+        if !unsafe { sys::is_culib_present() } {
+            let name = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so" };
+            return Err(Error::NoDriver { reason: format!("{name} was not found") });
         }
-        Err(Error::NoDriver { reason })
-    }
-
-    fn start(library: Library) -> Result<Self> {
-        let version = driver_version(&library);
-        let text = version.map_or("unknown".to_owned(), |v| format!("{}.{}", v / 1000, v % 1000 / 10));
-        if version.is_some_and(|version| version < NEEDED.0) {
-            return Err(Error::DriverTooOld { found: text, needed: NEEDED.1 });
+        let version = version().unwrap_or_else(|| "unknown".to_owned());
+        if is_older(&version) || !FUNCTIONS.iter().all(|name| has(name)) {
+            return Err(Error::DriverTooOld { found: version, needed: NEEDED.1 });
         }
-        let driver = Self::load(library, &text)?;
+        let driver = Self { version };
         // SAFETY: the first call into the driver, as it demands.
-        match unsafe { (driver.init)(0) } {
-            SUCCESS => Ok(driver),
-            code => Err(Error::NoDevice { code, name: driver.name_of(code) }),
+        match unsafe { sys::cuInit(0) } {
+            CUresult::CUDA_SUCCESS => Ok(driver),
+            code => Err(Error::NoDevice { code: code as u32, name: name_of(code) }),
         }
     }
 
     /// The status of `call` as a result.
-    pub fn check(&self, call: &'static str, status: Status) -> Result<()> {
+    pub fn check(&self, call: &'static str, status: CUresult) -> Result<()> {
         match status {
-            SUCCESS => Ok(()),
-            UNSUPPORTED_PTX => Err(Error::DriverTooOld {
-                found: driver_version(&self._library)
-                    .map_or("unknown".to_owned(), |v| format!("{}.{}", v / 1000, v % 1000 / 10)),
-                needed: NEEDED.1,
-            }),
-            code => Err(Error::Driver { call, code, name: self.name_of(code), text: self.text_of(code) }),
+            CUresult::CUDA_SUCCESS => Ok(()),
+            CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+                Err(Error::DriverTooOld { found: self.version.clone(), needed: NEEDED.1 })
+            }
+            code => Err(Error::Driver { call, code: code as u32, name: name_of(code), text: text_of(code) }),
         }
     }
 
     /// The status of an allocation of `bytes` bytes.
-    pub fn check_allocation(&self, bytes: usize, status: Status) -> Result<()> {
-        if status == OUT_OF_MEMORY {
-            Err(Error::OutOfMemory { bytes })
-        } else {
-            self.check("cuMemAlloc", status)
+    pub fn check_allocation(&self, bytes: usize, status: CUresult) -> Result<()> {
+        match status {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => Err(Error::OutOfMemory { bytes }),
+            status => self.check("cuMemAlloc", status),
         }
-    }
-
-    fn name_of(&self, code: Status) -> String {
-        // SAFETY: the function fills in a static string or null.
-        unsafe { describe(self.error_name, code) }
-    }
-
-    fn text_of(&self, code: Status) -> String {
-        // SAFETY: as above.
-        unsafe { describe(self.error_string, code) }
     }
 }
 
-/// The CUDA version the driver implements, such as 12040.
-fn driver_version(library: &Library) -> Option<c_int> {
+/// Whether the library, which is present, has a function.
+fn has(name: &str) -> bool {
+    // SAFETY: the symbol is looked up and not called.
+    unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_ok()
+}
+
+/// The CUDA version that the driver implements, such as `12.4`; it may be asked before all else.
+fn version() -> Option<String> {
     let mut version = 0;
-    // SAFETY: the function may be called before all others and writes one integer.
-    let status = unsafe {
-        let get = library.get::<unsafe extern "C" fn(*mut c_int) -> Status>(b"cuDriverGetVersion\0").ok()?;
-        get(&raw mut version)
-    };
-    (status == SUCCESS).then_some(version)
+    // SAFETY: the function is there and writes one integer.
+    let status = has("cuDriverGetVersion").then(|| unsafe { sys::cuDriverGetVersion(&raw mut version) })?;
+    (status == CUresult::CUDA_SUCCESS).then(|| format!("{}.{}", version / 1000, version % 1000 / 10))
 }
 
-/// # Safety
-/// `function` stores a static NUL-terminated string, or nothing.
-unsafe fn describe(
-    function: unsafe extern "C" fn(Status, *mut *const c_char) -> Status,
-    code: Status,
-) -> String {
+fn is_older(version: &str) -> bool {
+    let major = version.split('.').next().and_then(|major| major.parse::<c_int>().ok());
+    major.is_some_and(|major| major < NEEDED.0 / 1000)
+}
+
+fn name_of(code: CUresult) -> String {
+    // SAFETY: the function is one of those that were found.
+    describe(code, |text| unsafe { sys::cuGetErrorName(code, text) })
+}
+
+fn text_of(code: CUresult) -> String {
+    // SAFETY: as above.
+    describe(code, |text| unsafe { sys::cuGetErrorString(code, text) })
+}
+
+/// The static string that `ask`, a function of the driver, stores, if it stores one.
+fn describe(code: CUresult, ask: impl FnOnce(*mut *const c_char) -> CUresult) -> String {
     let mut text = std::ptr::null();
-    // SAFETY: the caller vouches for the function; what it stored is a C string.
-    unsafe {
-        if function(code, &raw mut text) == SUCCESS && !text.is_null() {
-            return CStr::from_ptr(text).to_string_lossy().into_owned();
-        }
+    if ask(&raw mut text) == CUresult::CUDA_SUCCESS && !text.is_null() {
+        // SAFETY: what the driver stored is a C string that lives as long as the driver.
+        return unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
     }
-    format!("error {code}")
+    format!("error {}", code as u32)
 }

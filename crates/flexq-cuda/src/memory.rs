@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use cudarc::driver::sys;
+
 use crate::device::Device;
-use crate::driver::Stream;
 use crate::error::Result;
 
-const DEFAULT_STREAM: Stream = Stream(std::ptr::null_mut());
+const DEFAULT_STREAM: sys::CUstream = std::ptr::null_mut();
 
 /// Memory of a GPU, freed when dropped. Copies run on the default stream, number 0.
 pub struct Buffer {
@@ -24,10 +25,10 @@ impl Buffer {
         let address = device.with(|driver| {
             let mut address = 0;
             // SAFETY: writes one address; the driver refuses a size of zero.
-            let status = unsafe { (driver.allocate)(&raw mut address, bytes.max(1)) };
+            let status = unsafe { sys::cuMemAlloc_v2(&raw mut address, bytes.max(1)) };
             driver.check_allocation(bytes, status)?;
             // SAFETY: the memory was just allocated with at least this size.
-            let status = unsafe { (driver.fill)(address, 0, bytes.max(1), DEFAULT_STREAM) };
+            let status = unsafe { sys::cuMemsetD8Async(address, 0, bytes.max(1), DEFAULT_STREAM) };
             driver.check("cuMemsetD8Async", status).map(|()| address)
         })?;
         Ok(Self { device: Arc::clone(device), address, bytes })
@@ -42,7 +43,7 @@ impl Buffer {
         buffer.device.with(|driver| {
             // SAFETY: both sides have this size; the call below waits for the copy.
             let status = unsafe {
-                (driver.copy_to_device)(buffer.address, bytes.as_ptr().cast(), bytes.len(), DEFAULT_STREAM)
+                sys::cuMemcpyHtoDAsync_v2(buffer.address, bytes.as_ptr().cast(), bytes.len(), DEFAULT_STREAM)
             };
             driver.check("cuMemcpyHtoDAsync", status)
         })?;
@@ -62,7 +63,7 @@ impl Buffer {
         self.device.with(|driver| {
             // SAFETY: the buffer is at least as long; the call below waits for the copy.
             let status = unsafe {
-                (driver.copy_to_host)(out.as_mut_ptr().cast(), self.address, out.len(), DEFAULT_STREAM)
+                sys::cuMemcpyDtoHAsync_v2(out.as_mut_ptr().cast(), self.address, out.len(), DEFAULT_STREAM)
             };
             driver.check("cuMemcpyDtoHAsync", status)
         })?;
@@ -76,7 +77,7 @@ impl Buffer {
     pub fn synchronize(&self) -> Result<()> {
         self.device.with(|driver| {
             // SAFETY: the default stream always exists.
-            let status = unsafe { (driver.synchronize)(DEFAULT_STREAM) };
+            let status = unsafe { sys::cuStreamSynchronize(DEFAULT_STREAM) };
             driver.check("cuStreamSynchronize", status)
         })
     }
@@ -111,7 +112,7 @@ impl Drop for Buffer {
         // Nobody could act on a failure here; the driver waits for work that uses the memory.
         let _ = self.device.with(|driver| {
             // SAFETY: the address came from the driver and is freed once.
-            driver.check("cuMemFree", unsafe { (driver.free)(self.address) })
+            driver.check("cuMemFree", unsafe { sys::cuMemFree_v2(self.address) })
         });
     }
 }

@@ -2,6 +2,11 @@
 
 use std::ffi::c_void;
 
+use cudarc::driver::sys::{
+    self, CUtensorMapDataType, CUtensorMapFloatOOBfill, CUtensorMapInterleave, CUtensorMapL2promotion,
+    CUtensorMapSwizzle,
+};
+
 use super::{Shape, launch};
 use crate::config::{Activations, Hopper};
 use crate::device::Device;
@@ -39,23 +44,20 @@ pub fn tensor_map(
     (m, k, stride): (usize, usize, usize),
     rows: u32,
 ) -> Result<TensorMap> {
-    // CUtensorMapDataType: uint8, float16, bfloat16
     let (kind, element) = match activations {
-        Activations::Int8 { .. } => (0, 1),
-        Activations::F16 => (6, 2),
-        Activations::BF16 => (9, 2),
+        Activations::Int8 { .. } => (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8, 1),
+        Activations::F16 => (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2),
+        Activations::BF16 => (CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2),
     };
     let mut map = TensorMap([0; 16]);
     let sizes = [k as u64, m as u64];
     let strides = [(stride * element) as u64];
     let window = [128 / element as u32, rows];
     let steps = [1_u32, 1];
-    // no interleaving, 128-byte swizzle, 128-byte promotion in L2, zero fill
-    let (interleave, swizzle, promotion, fill) = (0, 3, 2, 0);
     device.with(|driver| {
         // SAFETY: the driver writes the map and reads the arrays during the call.
         let status = unsafe {
-            (driver.encode_tiled)(
+            sys::cuTensorMapEncodeTiled(
                 (&raw mut map).cast(),
                 kind,
                 2,
@@ -64,10 +66,10 @@ pub fn tensor_map(
                 strides.as_ptr(),
                 window.as_ptr(),
                 steps.as_ptr(),
-                interleave,
-                swizzle,
-                promotion,
-                fill,
+                CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
         };
         driver.check("cuTensorMapEncodeTiled", status)

@@ -9,8 +9,12 @@ pub mod tile;
 
 use std::ffi::c_void;
 
+use cudarc::driver::sys::{
+    self, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
+    CUlaunchAttributeValue_union__bindgen_ty_1 as ClusterDim, CUlaunchConfig,
+};
+
 use crate::device::{Device, Kernel};
-use crate::driver::{LaunchAttribute, LaunchConfig, Stream};
 use crate::error::{Error, Result};
 
 /// Grid, block and shared memory of a launch.
@@ -20,6 +24,22 @@ pub struct Shape {
     pub shared_bytes: u32,
     /// Blocks of a cluster; 1 for none.
     pub cluster: u32,
+}
+
+/// The kernel may start before the one ahead of it in the stream has finished.
+const DEPENDENT_LAUNCH: CUlaunchAttribute = CUlaunchAttribute {
+    id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+    pad: [0; 4],
+    value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+};
+
+/// Blocks of a cluster.
+fn cluster(blocks: u32) -> CUlaunchAttribute {
+    CUlaunchAttribute {
+        id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+        pad: [0; 4],
+        value: CUlaunchAttributeValue { clusterDim: ClusterDim { x: blocks, y: 1, z: 1 } },
+    }
 }
 
 /// Launches `kernel` on `stream` with one argument structure.
@@ -37,26 +57,34 @@ pub unsafe fn launch<A>(
     if shape.grid == 0 {
         return Ok(());
     }
-    let mut attributes = Vec::with_capacity(2);
-    if kernel.dependent {
-        attributes.push(LaunchAttribute::dependent_launch());
-    }
+    let mut attributes = [DEPENDENT_LAUNCH; 2];
+    let mut count = usize::from(kernel.dependent);
     if shape.cluster > 1 {
-        attributes.push(LaunchAttribute::cluster(shape.cluster));
+        attributes[count] = cluster(shape.cluster);
+        count += 1;
     }
-    let config = LaunchConfig {
-        grid: [shape.grid, 1, 1],
-        block: [shape.threads, 1, 1],
-        shared_bytes: shape.shared_bytes,
-        stream: Stream(stream as *mut c_void),
-        attributes: attributes.as_ptr(),
-        attribute_count: attributes.len() as u32,
+    let config = CUlaunchConfig {
+        gridDimX: shape.grid,
+        gridDimY: 1,
+        gridDimZ: 1,
+        blockDimX: shape.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: shape.shared_bytes,
+        hStream: stream as sys::CUstream,
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: count as u32,
     };
     let mut parameters = [std::ptr::from_ref(arguments).cast_mut().cast::<c_void>()];
     device.with(|driver| {
         // SAFETY: the driver copies the argument structure, which has the kernel's layout.
         let status = unsafe {
-            (driver.launch)(&raw const config, kernel.function, parameters.as_mut_ptr(), std::ptr::null_mut())
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                kernel.function.0,
+                parameters.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
         };
         driver.check("cuLaunchKernelEx", status)
     })
