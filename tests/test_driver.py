@@ -66,10 +66,8 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         folder = tmp_path_factory.mktemp(name)
         (folder / "stub.c").write_text(STUB)
         for library in ("libcuda.so", "libcuda.so.1"):
-            subprocess.run(
-                [compiler, "-w", "-shared", "-fPIC", f"-D{define}", "-o", folder / library, "stub.c"],
-                cwd=folder, check=True,
-            )  # fmt: skip
+            options = ["-w", "-shared", "-fPIC", f"-D{define}", "-o", library]
+            subprocess.run([compiler, *options, "stub.c"], cwd=folder, check=True)
         folders[name] = folder
     return folders
 
