@@ -19,8 +19,9 @@ use flexq_core::{
 /// N and K of layers of 7B and 8B models.
 const SHAPES: [(usize, usize); 3] = [(4096, 4096), (14336, 4096), (4096, 14336)];
 const ROWS: [usize; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128, 256, 512];
-/// Copies of a weight that are multiplied in turn, so that none is found in a cache.
-const COLD_BYTES: usize = 160 << 20;
+/// Size of the copies of a weight that are multiplied in turn, so that none is found in a
+/// cache: processors of servers have hundreds of megabytes.
+const COLD_BYTES: usize = 2 << 30;
 
 struct Case<'a> {
     name: String,
@@ -107,8 +108,14 @@ fn products(sets: &[Cpu], n: usize, k: usize, source: &[u8], threads: Threads, a
     let copies = COLD_BYTES.div_ceil(n * k / 4 * 3);
     let w = bf16_weights(n * k);
     let src = FloatRows::new(&w, FloatType::BF16, n, k).expect("sizes fit");
+    let scheme = Scheme::default();
+    let first = flexq_core::quantize(&src, &[n, k], &scheme, threads).expect("finite");
     let weights: Vec<QTensor> = (0..copies)
-        .map(|_| flexq_core::quantize(&src, &[n, k], &Scheme::default(), threads).expect("finite"))
+        .map(|_| {
+            let (packed, scales) = (first.packed().to_vec(), first.scales().to_vec());
+            QTensor::from_parts(vec![n, k], FloatType::BF16, scheme, packed.into(), scales.into())
+                .expect("sizes fit")
+        })
         .collect();
     let largest = ROWS[ROWS.len() - 1];
     let x: Vec<u8> = (0..largest * k).flat_map(|i| uniform(i as u64).to_le_bytes()).collect();

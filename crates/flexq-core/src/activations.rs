@@ -7,8 +7,11 @@
 //! for 6. Where `scale` is zero, the codes are 0. Where an element is NaN or infinite,
 //! the scale is NaN, so that every output of that row is NaN.
 
-use crate::arch::{ACTIVATION_GROUP, Kernels, QuantizedRows};
+use std::cell::Cell;
+
+use crate::arch::{ACTIVATION_GROUP, Kernels, LANES, Layout, QuantizedRows};
 use crate::rows::FloatRows;
+use crate::threads::{Threads, for_each};
 
 /// The precision of activations in a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -44,48 +47,127 @@ pub enum ActivationGroup {
     Row,
 }
 
-/// Quantizes `x` into `q`. `row` is a buffer for one row in f32; `segment` is the width
-/// of the sums that the product needs.
+/// How activations are quantized.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    /// The largest code.
+    pub limit: i8,
+    pub group: ActivationGroup,
+    /// Columns per offset.
+    pub segment: usize,
+}
+
+/// Quantizes `x` into `q`, in the layout that the kernels want.
 pub(crate) fn quantize(
     kernels: &Kernels,
     x: &FloatRows<'_>,
-    limit: i8,
-    group: ActivationGroup,
-    segment: usize,
-    row: &mut Vec<f32>,
+    rule: Rule,
+    threads: Threads,
     q: &mut QuantizedRows,
 ) {
-    let columns = x.columns();
-    let groups = columns.div_ceil(ACTIVATION_GROUP);
-    q.rows = x.rows();
-    q.stride = groups * ACTIVATION_GROUP;
-    q.codes.clear();
-    q.codes.resize(q.rows * q.stride, 0);
-    q.scales.resize(q.rows * groups, 0.0);
-    q.sums.resize(q.rows * q.stride / segment, 0);
-    row.resize(columns, 0.0);
-    if columns == 0 {
-        return;
-    }
-    let width = match group {
-        ActivationGroup::Columns => ACTIVATION_GROUP,
-        ActivationGroup::Row => q.stride,
+    let (stride, segment) = (x.columns().next_multiple_of(ACTIVATION_GROUP), rule.segment);
+    let (groups, segments) = (stride / ACTIVATION_GROUP, stride / segment);
+    let layout = (kernels.layout)(x.rows());
+    let lines = match layout {
+        Layout::Rows => x.rows(),
+        Layout::Blocks => x.rows().next_multiple_of(LANES),
     };
-    let dtype = x.dtype();
-    let codes = q.codes.chunks_exact_mut(q.stride);
-    let scales = q.scales.chunks_exact_mut(groups);
-    for ((x, codes), scales) in x.bytes().chunks_exact(x.row_bytes()).zip(codes).zip(scales) {
-        (kernels.to_f32)(dtype, x, row);
-        let groups = row.chunks(width).zip(codes.chunks_mut(width));
-        for ((x, codes), scales) in groups.zip(scales.chunks_mut(width / ACTIVATION_GROUP)) {
-            let scale = (kernels.abs_max)(x) / f32::from(limit);
-            if scale > 0.0 {
-                (kernels.quantize_activations)(x, scale, f32::from(limit), &mut codes[..x.len()]);
-            }
-            scales.fill(scale);
+    (q.rows, q.stride, q.segment, q.layout) = (x.rows(), stride, segment, layout);
+    q.codes.resize(lines * stride);
+    q.scales.resize(lines * groups);
+    q.offsets.resize(lines * segments);
+    let blocks = q.codes.chunks_mut(LANES * stride);
+    let blocks = blocks.zip(q.scales.chunks_mut(LANES * groups)).zip(q.offsets.chunks_mut(LANES * segments));
+    let blocks = blocks.zip(x.bytes().chunks(LANES * x.row_bytes()));
+    for_each(threads, blocks, |(((codes, scales), offsets), bytes)| {
+        let mut memory = MEMORY.take();
+        let Memory { floats, block, lane } = &mut memory;
+        lane.scales.resize(groups, 0.0);
+        lane.offsets.resize(segments, 0);
+        if layout == Layout::Blocks {
+            block.clear();
+            block.resize(LANES * stride, 0);
+            scales.fill(0.0);
+            offsets.fill(0);
         }
+        for (i, x_row) in bytes.chunks_exact(x.row_bytes()).enumerate() {
+            floats.resize(x.columns(), 0.0);
+            (kernels.to_f32)(x.dtype(), x_row, floats);
+            match layout {
+                Layout::Rows => quantize_row(
+                    kernels,
+                    floats,
+                    rule,
+                    &mut codes[i * stride..][..stride],
+                    &mut scales[i * groups..][..groups],
+                    &mut offsets[i * segments..][..segments],
+                ),
+                Layout::Blocks => {
+                    let codes = &mut block[i * stride..][..stride];
+                    quantize_row(kernels, floats, rule, codes, &mut lane.scales, &mut lane.offsets);
+                    for (scales, &scale) in scales.chunks_exact_mut(LANES).zip(&lane.scales) {
+                        scales[i] = scale;
+                    }
+                    for (offsets, &offset) in offsets.chunks_exact_mut(LANES).zip(&lane.offsets) {
+                        offsets[i] = offset;
+                    }
+                }
+            }
+        }
+        if layout == Layout::Blocks {
+            (kernels.interleave)(block, stride, codes);
+        }
+        MEMORY.set(memory);
+    });
+}
+
+/// What a thread quantizes in.
+#[derive(Default)]
+struct Memory {
+    floats: Vec<f32>,
+    /// Codes of [`LANES`] rows.
+    block: Vec<i8>,
+    lane: Lane,
+}
+
+/// Scales and offsets of one row of a block.
+#[derive(Default)]
+struct Lane {
+    scales: Vec<f32>,
+    offsets: Vec<i32>,
+}
+
+thread_local! {
+    static MEMORY: Cell<Memory> = Cell::default();
+}
+
+/// Codes of one row, padded with zeros; the scale of each 128 columns; the offset of each segment.
+fn quantize_row(
+    kernels: &Kernels,
+    x: &[f32],
+    rule: Rule,
+    codes: &mut [i8],
+    scales: &mut [f32],
+    offsets: &mut [i32],
+) {
+    let width = match rule.group {
+        ActivationGroup::Columns => ACTIVATION_GROUP,
+        ActivationGroup::Row => codes.len(),
+    };
+    let limit = f32::from(rule.limit);
+    let groups = x.chunks(width).zip(codes.chunks_mut(width));
+    for ((x, codes), scales) in groups.zip(scales.chunks_mut(width / ACTIVATION_GROUP)) {
+        let scale = (kernels.abs_max)(x) / limit;
+        let (codes, padding) = codes.split_at_mut(x.len());
+        if scale > 0.0 {
+            (kernels.quantize_activations)(x, scale, limit, codes);
+        } else {
+            codes.fill(0);
+        }
+        padding.fill(0);
+        scales.fill(scale);
     }
-    for (sum, codes) in q.sums.iter_mut().zip(q.codes.chunks_exact(segment)) {
-        *sum = codes.iter().map(|&code| i32::from(code)).sum();
+    for (offset, codes) in offsets.iter_mut().zip(codes.chunks_exact(rule.segment)) {
+        *offset = -32 * codes.iter().map(|&code| i32::from(code)).sum::<i32>();
     }
 }

@@ -16,7 +16,7 @@
 
 use std::cell::Cell;
 
-use crate::activations::{self, ActivationBits, ActivationGroup};
+use crate::activations::{self, ActivationBits, ActivationGroup, Rule};
 use crate::arch::{MAX_STRIPE, QuantizedRows, Scratch, Stripes, Weights, segment_width};
 use crate::backend::Cpu;
 use crate::error::{Error, Result};
@@ -73,6 +73,10 @@ impl Cpu {
         out: &mut FloatRowsMut<'_>,
     ) -> Result<()> {
         check_shapes(x, w, out)?;
+        if w.columns() == 0 {
+            out.bytes_mut().fill(0);
+            return Ok(());
+        }
         let kernels = self.kernels();
         let weights = Weights::new(w);
         let stripes = Stripes::new(out, stripe_width(w.rows(), options.threads));
@@ -80,8 +84,8 @@ impl Cpu {
         let mut workspace = WORKSPACE.take();
         let Workspace { x: floats, quantized } = &mut workspace;
         if let Some(limit) = options.bits.limit() {
-            let segment = segment_width(w.scheme().group);
-            activations::quantize(kernels, x, limit, options.group, segment, floats, quantized);
+            let rule = Rule { limit, group: options.group, segment: segment_width(w.scheme().group) };
+            activations::quantize(kernels, x, rule, options.threads, quantized);
             for_each(options.threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();
                 (kernels.multiply_codes)(&weights, quantized, &mut stripe, &mut scratch);

@@ -166,7 +166,7 @@ proptest! {
     #[test]
     fn products_with_quantized_activations(
         q in tensor(),
-        m in 0usize..10,
+        m in rows(),
         dtype in prop::sample::select(FLOAT_TYPES.to_vec()),
         bits in prop::sample::select(vec![ActivationBits::A8, ActivationBits::A6]),
         group in prop::sample::select(vec![ActivationGroup::Columns, ActivationGroup::Row]),
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn products_with_float_activations(q in tensor(), m in 0usize..10, seed in any::<u64>()) {
+    fn products_with_float_activations(q in tensor(), m in rows(), seed in any::<u64>()) {
         let dtype = FloatType::F32;
         let k = q.columns();
         let bytes = activations(dtype, m, k, seed);
@@ -202,6 +202,11 @@ proptest! {
             }
         }
     }
+}
+
+/// Rows of activations: mostly few, some around the sizes of blocks.
+fn rows() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => 0usize..10, 1 => 10usize..40]
 }
 
 /// A number that looks random.
@@ -328,7 +333,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let (one, many) = (quantize(Threads::ONE), quantize(Threads::new(7)));
         assert!(one.packed()[..] == many.packed()[..] && one.scales()[..] == many.scales()[..]);
         for bits in [ActivationBits::A16, ActivationBits::A8, ActivationBits::A6] {
-            for m in [1, 4, 5] {
+            for m in [1, 4, 5, 16, 33, 150] {
                 let x = activations(FloatType::F32, m, k, 9);
                 let product = |threads| {
                     let options = MatmulOptions { bits, threads, ..MatmulOptions::default() };

@@ -4,6 +4,7 @@
 //! the same numbers for integer products; [`scalar`] says in plain Rust what those
 //! are. Only this module and its children use intrinsics.
 
+mod buffer;
 mod scalar;
 mod stripes;
 #[cfg(target_arch = "x86_64")]
@@ -18,9 +19,10 @@ use crate::error::{Error, Result};
 use crate::qtensor::QTensor;
 use crate::scheme::{Group, ScaleType, Scheme};
 
+pub(crate) use buffer::Buffer;
 pub(crate) use stripes::{Stripe, Stripes};
 
-/// The environment variable that restricts detection: `scalar`, `avx2` or `avx512`.
+/// The environment variable that restricts detection: `scalar`, `avx2`, `avx512` or `amx`.
 pub const ISA_VARIABLE: &str = "FLEXQ_ISA";
 
 /// A set of kernels, named after the instructions it needs.
@@ -32,11 +34,13 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL, DQ, VBMI and VNNI.
     Avx512,
+    /// AVX-512 as above and AMX's tiles of 8-bit integers.
+    Amx,
 }
 
 impl Isa {
     /// Every set this program was built with, slowest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// The name that [`ISA_VARIABLE`] takes.
     #[must_use]
@@ -45,6 +49,7 @@ impl Isa {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
@@ -57,6 +62,8 @@ impl Isa {
             Self::Avx2 => x86_64::avx2::is_available(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => x86_64::avx512::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => x86_64::amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -80,6 +87,8 @@ impl Isa {
             Self::Avx2 => &x86_64::avx2::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => &x86_64::avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => &x86_64::amx::KERNELS,
             _ => &scalar::KERNELS,
         }
     }
@@ -98,7 +107,7 @@ impl FromStr for Isa {
         Self::ALL
             .into_iter()
             .find(|isa| isa.name() == name)
-            .ok_or_else(|| Error::unknown("instruction set", name, "scalar, avx2, avx512"))
+            .ok_or_else(|| Error::unknown("instruction set", name, "scalar, avx2, avx512, amx"))
     }
 }
 
@@ -116,8 +125,12 @@ pub(crate) enum Fault {
 pub(crate) struct Scratch {
     pub floats: Vec<f32>,
     pub codes: Vec<i8>,
-    pub panel: Vec<u8>,
-    pub sums: Vec<f32>,
+    /// Unpacked weights.
+    pub panel: Buffer<u8>,
+    /// Sums that wait for more columns.
+    pub sums: Buffer<f32>,
+    /// Scales of the panel's weights.
+    pub scales: Buffer<f32>,
 }
 
 /// Packed weight rows, all of them, as kernels see them.
@@ -170,18 +183,36 @@ pub(crate) const MAX_STRIPE: usize = 256;
 /// Columns per activation scale.
 pub(crate) const ACTIVATION_GROUP: usize = 128;
 
+/// How quantized activations lie in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Row after row.
+    #[default]
+    Rows,
+    /// Blocks of [`LANES`] rows side by side: four codes of each in turn, and one scale or
+    /// offset of each in turn. A last, smaller block is filled with rows of zeros.
+    Blocks,
+}
+
+/// Rows side by side in [`Layout::Blocks`].
+pub(crate) const LANES: usize = 16;
+
 /// Quantized activations `[M, K]`, each row padded with zeros to a multiple of 128.
 #[derive(Debug, Default)]
 pub(crate) struct QuantizedRows {
     pub rows: usize,
     /// `ceil(K / 128) * 128`.
     pub stride: usize,
-    /// `[rows, stride]`, codes in -127..=127.
-    pub codes: Vec<i8>,
-    /// `[rows, ceil(K / 128)]`, the scale of each 128 columns.
-    pub scales: Vec<f32>,
-    /// `[rows, stride / segment]`, the sum of the codes of each segment.
-    pub sums: Vec<i32>,
+    /// Columns per offset: the [`segment_width`] of the weight.
+    pub segment: usize,
+    pub layout: Layout,
+    /// `[rows, stride]` or `[blocks, stride / 4, 16, 4]`, codes in -127..=127.
+    pub codes: Buffer<i8>,
+    /// `[rows, stride / 128]` or `[blocks, stride / 128, 16]`, the scale of each 128 columns.
+    pub scales: Buffer<f32>,
+    /// `[rows, stride / segment]` or `[blocks, stride / segment, 16]`: -32 times the sum of the
+    /// codes of a segment, which turns a dot product with codes stored as `q + 32` into one with `q`.
+    pub offsets: Buffer<i32>,
 }
 
 /// The functions of one instruction set. A table is reachable only through
@@ -201,6 +232,10 @@ pub(crate) struct Kernels {
     pub abs_max: fn(&[f32]) -> f32,
     /// `clamp(rne(x / scale), -limit, limit)`; the scale is positive.
     pub quantize_activations: fn(&[f32], f32, f32, &mut [i8]),
+    /// The layout that `multiply_codes` wants for this many rows.
+    pub layout: fn(usize) -> Layout,
+    /// Codes of [`LANES`] rows of the given length, row after row, side by side.
+    pub interleave: fn(&[i8], usize, &mut [i8]),
     /// Products of the stripe's weight rows with quantized activations.
     pub multiply_codes: fn(&Weights<'_>, &QuantizedRows, &mut Stripe<'_>, &mut Scratch),
     /// Products of the stripe's weight rows with f32 activations `[M, K]`.

@@ -20,7 +20,7 @@ pub(in crate::arch) fn multiply_codes(
     let groups = w.columns.div_ceil(ACTIVATION_GROUP);
     let Scratch { codes, sums, .. } = scratch;
     codes.resize(w.columns, 0);
-    sums.resize(x.rows * columns.len(), 0.0);
+    sums.resize(x.rows * columns.len());
     for (i, n) in columns.clone().enumerate() {
         unpack_row(w.packed_row(n), codes);
         let scales = w.scales_row(n).as_chunks().0;
@@ -50,7 +50,7 @@ pub(in crate::arch) fn multiply_floats(
     let (columns, rows) = (out.columns(), out.rows());
     let Scratch { floats, sums, .. } = scratch;
     floats.resize(w.columns, 0.0);
-    sums.resize(rows * columns.len(), 0.0);
+    sums.resize(rows * columns.len());
     for (i, n) in columns.clone().enumerate() {
         let scheme = Scheme { group: w.group, scale_type: w.scale_type, ..Scheme::default() };
         dequantize_to_f32(&scheme, w.packed_row(n), w.scales_row(n), floats);

@@ -7,9 +7,9 @@ mod pack;
 mod quantize;
 mod scale;
 
-use super::Kernels;
+use super::{Kernels, Layout};
 
-pub(super) use activations::{abs_max, quantize_activations};
+pub(super) use activations::{abs_max, interleave, quantize_activations};
 pub(super) use convert::{from_f32, to_f32};
 pub(super) use pack::{dequantize_row, pack, pack_row, unpack_row};
 pub(super) use quantize::{code, quantize_row};
@@ -23,6 +23,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     to_f32,
     abs_max,
     quantize_activations,
+    layout: |_| Layout::Rows,
+    interleave,
     multiply_codes: matmul::multiply_codes,
     multiply_floats: matmul::multiply_floats,
 };

@@ -141,7 +141,7 @@ pub(super) fn to_f32(dtype: FloatType, src: &[u8], dst: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn from_f32(dtype: FloatType, src: &[f32], dst: &mut [u8]) {
+pub(in crate::arch::x86_64) fn from_f32(dtype: FloatType, src: &[f32], dst: &mut [u8]) {
     let whole = src.len() / 16;
     for i in 0..whole {
         store_16(dtype, dst, i, load_f32(src, 16 * i), load_f32(src, 16 * i + 8));

@@ -154,8 +154,8 @@ fn multiply_panels(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>, scratch: &m
     let Scratch { floats: panel, sums, .. } = scratch;
     panel.resize(128 * ROWS, 0.0);
     for n in columns.clone().step_by(ROWS) {
-        sums.clear();
-        sums.resize(rows * ROWS, 0.0);
+        sums.resize(rows * ROWS);
+        sums.fill(0.0);
         for k in (0..w.columns).step_by(128) {
             Rows { n, end: columns.end }.dequantize(w, k / 128, panel);
             let depth = 128.min(w.columns - k);

@@ -20,9 +20,11 @@ mod stream;
 mod tile;
 mod unpack;
 
-use crate::arch::{Fault, Kernels, QuantizedRows, Scratch, Stripe, Weights};
+use crate::arch::{Fault, Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights, scalar};
 use crate::dtype::FloatType;
 use crate::scheme::Scheme;
+
+pub(super) use convert::from_f32;
 
 pub(in crate::arch) fn is_available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
@@ -36,6 +38,8 @@ pub(in crate::arch) const KERNELS: Kernels = Kernels {
     to_f32,
     abs_max,
     quantize_activations,
+    layout: |_| Layout::Rows,
+    interleave: scalar::interleave,
     multiply_codes,
     multiply_floats,
 };

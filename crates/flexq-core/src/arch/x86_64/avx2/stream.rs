@@ -125,8 +125,8 @@ fn add_block<const V: usize, const M: usize>(
         }
         let w_scales = scales_4(w.scale_type, bits);
         for m in 0..M {
-            let offset = _mm_set1_epi32(32 * x.sums[(m * blocks + b) * segments + s]);
-            let dot = _mm_cvtepi32_ps(_mm_sub_epi32(sum_lanes(dots[m]), offset));
+            let offset = _mm_set1_epi32(x.offsets[(m * blocks + b) * segments + s]);
+            let dot = _mm_cvtepi32_ps(_mm_add_epi32(sum_lanes(dots[m]), offset));
             let scale = _mm_mul_ps(_mm_set1_ps(x.scales[m * blocks + b]), w_scales);
             sums[m] = _mm_add_ps(sums[m], _mm_mul_ps(scale, dot));
         }

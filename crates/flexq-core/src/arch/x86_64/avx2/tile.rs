@@ -48,13 +48,13 @@ fn multiply_segments<const V: usize>(
     let columns = out.columns();
     let blocks = x.stride / ACTIVATION_GROUP;
     let segments = 4 / V;
-    let Scratch { floats: scales, panel: codes, sums, .. } = scratch;
-    codes.resize(BLOCKS * 32 * QUAD, 0);
-    scales.resize(BLOCKS * segments * ROWS, 0.0);
+    let Scratch { scales, panel: codes, sums, .. } = scratch;
+    codes.resize(BLOCKS * 32 * QUAD);
+    scales.resize(BLOCKS * segments * ROWS);
     for n in columns.clone().step_by(ROWS) {
         let rows = Rows { n, end: columns.end };
-        sums.clear();
-        sums.resize(x.rows * ROWS, 0.0);
+        sums.resize(x.rows * ROWS);
+        sums.fill(0.0);
         for first in (0..blocks).step_by(BLOCKS) {
             let count = BLOCKS.min(blocks - first);
             rows.unpack_codes(w, first..first + count, codes);
@@ -104,7 +104,7 @@ fn multiply_panel<const V: usize, const M: usize>(
             let segment = (panel.first + b) * segments + s;
             let mut dots = [[_mm256_setzero_si256(); 2]; M];
             for (i, dots) in dots.iter_mut().enumerate() {
-                *dots = [_mm256_set1_epi32(-32 * x.sums[(m + i) * blocks * segments + segment]); 2];
+                *dots = [_mm256_set1_epi32(x.offsets[(m + i) * blocks * segments + segment]); 2];
             }
             let codes = &panel.codes[(b * segments + s) * V * 8 * QUAD..][..V * 8 * QUAD];
             let mut rows: [&[i8]; M] = [&[]; M];

@@ -1,0 +1,30 @@
+//! Kernels for AMX, whose instructions multiply tiles of 16 rows: Intel since Sapphire
+//! Rapids (2023). What is not here is AVX-512's.
+
+mod detect;
+mod product;
+mod tiles;
+
+use super::avx512;
+use crate::arch::{Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights};
+
+/// Rows of activations up to which AVX-512 streams weights as fast.
+const MAX_STREAMED: usize = 1;
+
+pub(in crate::arch) fn is_available() -> bool {
+    avx512::is_available() && detect::is_usable()
+}
+
+pub(in crate::arch) const KERNELS: Kernels = Kernels { layout, multiply_codes, ..avx512::KERNELS };
+
+fn layout(rows: usize) -> Layout {
+    if rows <= MAX_STREAMED { Layout::Rows } else { Layout::Blocks }
+}
+
+fn multiply_codes(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
+    match x.layout {
+        Layout::Rows => (avx512::KERNELS.multiply_codes)(w, x, out, scratch),
+        // SAFETY: the table is reachable only where `is_available`.
+        Layout::Blocks => unsafe { product::multiply(w, x, out, scratch) },
+    }
+}

@@ -1,0 +1,50 @@
+//! Scales of sixteen weight rows side by side.
+
+use std::arch::x86_64::*;
+
+use crate::arch::{LANES, Weights};
+use crate::scheme::ScaleType;
+
+/// Sixteen weight rows from `n` on; the last before `end` stands for those past it.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub n: usize,
+    pub end: usize,
+}
+
+impl Rows {
+    #[inline]
+    pub fn row(self, r: usize) -> usize {
+        (self.n + r).min(self.end - 1)
+    }
+
+    /// The scales of segments `first ..` of `width` columns as f32, `[segments, 16]`. Past the end
+    /// of a row dots are zero and any scale does.
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    pub fn scales(self, w: &Weights<'_>, first: usize, width: usize, scales: &mut [f32]) {
+        let group_width = w.group.width(w.columns);
+        let last = w.group.count(w.columns) - 1;
+        let mut rows: [&[[u8; 2]]; LANES] = [&[]; LANES];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = w.scales_row(self.row(r)).as_chunks().0;
+        }
+        for (s, scales) in scales.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let group = ((first + s) * width / group_width).min(last);
+            let mut bits = [[0; 2]; LANES];
+            for (bits, row) in bits.iter_mut().zip(rows) {
+                *bits = row[group];
+            }
+            // SAFETY: the array has 32 bytes and the scales 16 floats.
+            unsafe {
+                let bits = _mm256_loadu_si256(bits.as_ptr().cast());
+                let values = match w.scale_type {
+                    ScaleType::F16 => _mm512_cvtph_ps(bits),
+                    ScaleType::BF16 => {
+                        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+                    }
+                };
+                _mm512_storeu_ps(scales.as_mut_ptr(), values);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Few rows of activations: weights pass through once, sixteen rows side by side.
+//!
+//! Every block of 128 columns of the sixteen rows is unpacked in registers and multiplied
+//! with each row of activations; the sixteen integer sums of a segment end in one vector,
+//! in which they are scaled and added from left to right as the definition asks.
+
+use std::arch::x86_64::*;
+use std::array::from_fn;
+
+use super::super::avx2::from_f32;
+use super::scales::Rows;
+use super::unpack::{BLOCK, block, unpack_64};
+use crate::arch::{ACTIVATION_GROUP, LANES, MAX_STRIPE, QuantizedRows, Scratch, Stripe, Weights};
+
+/// Rows of activations up to which this beats [`tile`](super::tile).
+pub(super) const MAX_ROWS: usize = 4;
+
+/// How far ahead of the loads memory is asked for, in bytes.
+const AHEAD: usize = 1024;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn multiply(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
+    match x.segment {
+        32 => multiply_segments::<4>(w, x, out, scratch),
+        64 => multiply_segments::<2>(w, x, out, scratch),
+        _ => multiply_segments::<1>(w, x, out, scratch),
+    }
+}
+
+/// `S`: segments per block.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn multiply_segments<const S: usize>(
+    w: &Weights<'_>,
+    x: &QuantizedRows,
+    out: &mut Stripe<'_>,
+    scratch: &mut Scratch,
+) {
+    match x.rows {
+        0 => {}
+        1 => multiply_rows::<S, 1>(w, x, out, scratch),
+        2 => multiply_rows::<S, 2>(w, x, out, scratch),
+        3 => multiply_rows::<S, 3>(w, x, out, scratch),
+        _ => multiply_rows::<S, MAX_ROWS>(w, x, out, scratch),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn multiply_rows<const S: usize, const M: usize>(
+    w: &Weights<'_>,
+    x: &QuantizedRows,
+    out: &mut Stripe<'_>,
+    scratch: &mut Scratch,
+) {
+    let columns = out.columns();
+    let blocks = x.stride / ACTIVATION_GROUP;
+    let scales = &mut scratch.scales;
+    scales.resize(blocks * S * LANES);
+    let mut y = [[0.0f32; MAX_STRIPE]; M];
+    for n in columns.clone().step_by(LANES) {
+        let rows = Rows { n, end: columns.end };
+        let packed: [&[u8]; LANES] = from_fn(|r| w.packed_row(rows.row(r)));
+        rows.scales(w, 0, x.segment, scales);
+        let mut sums = [_mm512_setzero_ps(); M];
+        for b in 0..blocks {
+            add_block::<S, M>(x, b, packed, &scales[b * S * LANES..][..S * LANES], &mut sums);
+        }
+        for (y, sums) in y.iter_mut().zip(sums) {
+            let y = &mut y[n - columns.start..][..LANES];
+            // SAFETY: sixteen floats were just checked.
+            unsafe { _mm512_storeu_ps(y.as_mut_ptr(), sums) };
+        }
+    }
+    let dtype = out.dtype();
+    for (m, y) in y.iter().enumerate() {
+        from_f32(dtype, &y[..columns.len()], out.row_mut(m));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")]
+fn add_block<const S: usize, const M: usize>(
+    x: &QuantizedRows,
+    b: usize,
+    packed: [&[u8]; LANES],
+    scales: &[f32],
+    sums: &mut [__m512; M],
+) {
+    let blocks = x.stride / ACTIVATION_GROUP;
+    let mut codes = [[_mm512_setzero_si512(); 2]; M];
+    for (m, codes) in codes.iter_mut().enumerate() {
+        let row = &x.codes[m * x.stride + 128 * b..][..128];
+        // SAFETY: 128 bytes were just checked.
+        unsafe {
+            *codes =
+                [_mm512_loadu_si512(row.as_ptr().cast()), _mm512_loadu_si512(row.as_ptr().add(64).cast())];
+        }
+    }
+    let mut quads = [[[_mm512_setzero_si512(); 4]; S]; M];
+    for quad in 0..4 {
+        let mut dots = [[[_mm512_setzero_si512(); 4]; S]; M];
+        for (r, row) in packed[4 * quad..][..4].iter().enumerate() {
+            for line in 0..2 {
+                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(BLOCK * b + 64 * line + AHEAD).cast());
+            }
+            let mut padded = [0; BLOCK];
+            let packed = block(row, b, &mut padded);
+            let w = [unpack_64(packed, 0), unpack_64(packed, 1)];
+            for (dots, codes) in dots.iter_mut().zip(codes) {
+                for (s, dots) in dots.iter_mut().enumerate() {
+                    dots[r] = dot::<S>(w, codes, s);
+                }
+            }
+        }
+        for (quads, dots) in quads.iter_mut().zip(dots) {
+            for (quads, dots) in quads.iter_mut().zip(dots) {
+                quads[quad] = sum_lanes(dots);
+            }
+        }
+    }
+    for s in 0..S {
+        let scales = &scales[s * LANES..][..LANES];
+        // SAFETY: sixteen floats were just checked.
+        let w_scales = unsafe { _mm512_loadu_ps(scales.as_ptr()) };
+        for m in 0..M {
+            let offset = _mm512_set1_epi32(x.offsets[(m * blocks + b) * S + s]);
+            let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(sum_quarters(quads[m][s]), offset));
+            let scale = _mm512_mul_ps(_mm512_set1_ps(x.scales[m * blocks + b]), w_scales);
+            sums[m] = _mm512_add_ps(sums[m], _mm512_mul_ps(scale, dot));
+        }
+    }
+}
+
+/// Products of segment `s` of a block, in sixteen partial sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot<const S: usize>(w: [__m512i; 2], x: [__m512i; 2], s: usize) -> __m512i {
+    let zero = _mm512_setzero_si512();
+    match S {
+        1 => _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, w[0], x[0]), w[1], x[1]),
+        2 => _mm512_dpbusd_epi32(zero, w[s], x[s]),
+        _ => {
+            let half = if s.is_multiple_of(2) { 0x00ff } else { 0xff00 };
+            _mm512_maskz_dpbusd_epi32(half, zero, w[s / 2], x[s / 2])
+        }
+    }
+}
+
+/// Four vectors to one: every quarter of it holds a partial sum of each.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum_lanes([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+}
+
+/// The sum of the quarters of each of four vectors, one after the other.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum_quarters([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let ab = halve(a, b);
+    let cd = halve(c, d);
+    halve(ab, cd)
+}
+
+/// Sums of neighbouring quarters of two vectors.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halve(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_add_epi32(_mm512_shuffle_i32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b))
+}

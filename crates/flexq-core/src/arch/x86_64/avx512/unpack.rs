@@ -1,0 +1,42 @@
+//! The 6-bit stream to codes, 64 at a time.
+
+use std::arch::x86_64::*;
+
+/// Bytes of 128 packed codes.
+pub(super) const BLOCK: usize = 96;
+
+/// Codes `64 half ..` of a block of 128, as unsigned bytes in order.
+///
+/// # How
+/// Every eight bytes of the vector get the six bytes of eight codes, from which one
+/// instruction takes eight runs of eight bits that begin six bits apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(super) fn unpack_64(block: &[u8; BLOCK], half: usize) -> __m512i {
+    // the second load begins sixteen bytes early to end with the block
+    // SAFETY: bytes 0 .. 64 or 32 .. 96 of 96.
+    let packed = unsafe { _mm512_loadu_si512(block.as_ptr().add(32 * half.min(1)).cast()) };
+    let places = if half == 0 { sixes(0) } else { sixes(16) };
+    let spread = _mm512_permutexvar_epi8(places, packed);
+    let shifts = _mm512_set1_epi64(0x2a24_1e18_120c_0600);
+    _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts, spread), _mm512_set1_epi8(63))
+}
+
+/// A permutation that puts every six bytes from `start` on into eight.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sixes(start: i64) -> __m512i {
+    let six = |i: i64| 0x0101_0101_0101 * (start + 6 * i) + 0x0504_0302_0100;
+    _mm512_setr_epi64(six(0), six(1), six(2), six(3), six(4), six(5), six(6), six(7))
+}
+
+/// Block `b` of a packed row. A last, shorter one is padded in `padded`: activations are
+/// padded with zeros, so its codes do not matter.
+#[inline]
+pub(super) fn block<'a>(row: &'a [u8], b: usize, padded: &'a mut [u8; BLOCK]) -> &'a [u8; BLOCK] {
+    let rest = &row[BLOCK * b..];
+    rest.first_chunk().unwrap_or_else(|| {
+        padded[..rest.len()].copy_from_slice(rest);
+        padded
+    })
+}
