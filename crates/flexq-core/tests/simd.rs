@@ -285,6 +285,21 @@ fn quantization_of_every_16_bit_float() {
     }
 }
 
+/// Every quotient of two half-precision significands, from a quarter to 32: the
+/// reciprocals that stand for divisions must round all of them alike.
+#[test]
+fn quantization_of_every_quotient_of_significands() {
+    let scheme = Scheme { group: Group::Row, ..Scheme::default() };
+    // exponents of elements below that of the largest one, which sets the scale
+    let others: Vec<u16> = (0x2000..0x3c00).collect();
+    for significand in 0..0x400 {
+        let largest = 0x3800 | significand;
+        let w: Vec<u8> =
+            others.iter().filter(|&&w| w < largest).chain([&largest]).flat_map(|w| w.to_le_bytes()).collect();
+        assert_same_quantization(FloatType::F16, &w, w.len() / 2, &scheme);
+    }
+}
+
 /// Quotients one rounding away from a tie, where a reciprocal would decide wrongly.
 #[test]
 fn quantization_next_to_ties() {

@@ -32,7 +32,7 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW, VL, DQ, VBMI and VNNI.
+    /// AVX-512 F, BW, VL, DQ, VBMI, VBMI2 and VNNI.
     Avx512,
     /// AVX-512 as above and AMX's tiles of 8-bit integers.
     Amx,

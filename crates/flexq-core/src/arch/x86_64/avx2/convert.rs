@@ -7,13 +7,13 @@ use crate::arch::scalar;
 use crate::dtype::FloatType;
 
 /// A type of source elements, known when code is generated.
-pub(super) trait Source {
+pub(in crate::arch::x86_64) trait Source {
     const DTYPE: FloatType;
 }
 
-pub(super) struct F32;
-pub(super) struct F16;
-pub(super) struct BF16;
+pub(in crate::arch::x86_64) struct F32;
+pub(in crate::arch::x86_64) struct F16;
+pub(in crate::arch::x86_64) struct BF16;
 
 impl Source for F32 {
     const DTYPE: FloatType = FloatType::F32;

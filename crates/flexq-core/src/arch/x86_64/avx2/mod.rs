@@ -7,7 +7,7 @@
 //! `from_fn`: those functions are compiled without AVX2, so such closures stay calls.
 
 mod activations;
-mod convert;
+pub(super) mod convert;
 mod dequantize;
 mod dot;
 mod floats;

@@ -3,7 +3,13 @@
 //! What is not here is AVX2's. As there, the functions in the table are safe wrappers, and
 //! vectors are handled in loops, not in closures given to `map` or `from_fn`.
 
+mod convert;
+mod dequantize;
+mod memory;
+mod pack;
+mod quantize;
 mod scales;
+mod search;
 mod stream;
 mod tile;
 mod transpose;
@@ -11,7 +17,9 @@ mod unpack;
 mod vnni;
 
 use super::avx2;
-use crate::arch::{Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights};
+use crate::arch::{Fault, Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights};
+use crate::dtype::FloatType;
+use crate::scheme::Scheme;
 
 pub(super) use tile::{Engine, Job, SUMS, TILE, add_segment, multiply};
 
@@ -22,10 +30,55 @@ pub(in crate::arch) fn is_available() -> bool {
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vbmi2")
         && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("bmi2")
 }
 
-pub(in crate::arch) const KERNELS: Kernels = Kernels { layout, interleave, multiply_codes, ..avx2::KERNELS };
+pub(in crate::arch) const KERNELS: Kernels = Kernels {
+    quantize_row,
+    dequantize_row,
+    unpack_row,
+    pack_row,
+    layout,
+    interleave,
+    multiply_codes,
+    ..avx2::KERNELS
+};
+
+fn quantize_row(
+    scheme: &Scheme,
+    dtype: FloatType,
+    src: &[u8],
+    packed: &mut [u8],
+    scales: &mut [u8],
+    scratch: &mut Scratch,
+) -> Result<(), Fault> {
+    // SAFETY: the instructions are there, see above.
+    unsafe { quantize::quantize_row(scheme, dtype, src, packed, scales, scratch) }
+}
+
+fn dequantize_row(
+    scheme: &Scheme,
+    packed: &[u8],
+    scales: &[u8],
+    dtype: FloatType,
+    dst: &mut [u8],
+    scratch: &mut Scratch,
+) {
+    // SAFETY: the instructions are there, see above.
+    unsafe { dequantize::dequantize_row(scheme, packed, scales, dtype, dst, scratch) }
+}
+
+fn unpack_row(packed: &[u8], codes: &mut [i8]) {
+    // SAFETY: the instructions are there, see above.
+    unsafe { unpack::unpack_row(packed, codes) }
+}
+
+fn pack_row(codes: &[i8], packed: &mut [u8]) {
+    // SAFETY: the instructions are there, see above.
+    unsafe { pack::pack_row(codes, packed) }
+}
 
 fn layout(rows: usize) -> Layout {
     if rows <= stream::MAX_ROWS { Layout::Rows } else { Layout::Blocks }

@@ -2,6 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::memory::store_codes;
+use crate::arch::scalar;
+
 /// Bytes of 128 packed codes.
 pub(super) const BLOCK: usize = 96;
 
@@ -39,4 +42,16 @@ pub(super) fn block<'a>(row: &'a [u8], b: usize, padded: &'a mut [u8; BLOCK]) ->
         padded[..rest.len()].copy_from_slice(rest);
         padded
     })
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(super) fn unpack_row(packed: &[u8], codes: &mut [i8]) {
+    let (blocks, tail) = codes.as_chunks_mut::<128>();
+    let (packed, packed_tail) = packed.split_at(BLOCK * blocks.len());
+    for (packed, codes) in packed.as_chunks().0.iter().zip(blocks) {
+        for (half, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
+            store_codes(codes, _mm512_sub_epi8(unpack_64(packed, half), _mm512_set1_epi8(32)));
+        }
+    }
+    scalar::unpack_row(packed_tail, tail);
 }

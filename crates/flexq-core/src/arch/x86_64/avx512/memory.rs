@@ -1,0 +1,92 @@
+//! Loads and stores with bounds that the compiler can see through, and tables for shuffles.
+
+use std::arch::x86_64::{
+    __m256i, __m512, __m512i, _mm256_loadu_si256, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi8, _mm512_storeu_ps, _mm512_storeu_si512,
+};
+
+/// Bytes `at .. at + 32`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_32(bytes: &[u8], at: usize) -> __m256i {
+    let bytes = &bytes[at..at + 32];
+    // SAFETY: 32 bytes were just checked.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// Bytes `at .. at + 64`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_64(bytes: &[u8], at: usize) -> __m512i {
+    let bytes = &bytes[at..at + 64];
+    // SAFETY: 64 bytes were just checked.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// Codes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_codes(codes: &[i8; 64]) -> __m512i {
+    // SAFETY: there are 64 bytes.
+    unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
+}
+
+/// Codes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_codes(codes: &mut [i8; 64], value: __m512i) {
+    // SAFETY: there are 64 bytes.
+    unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), value) }
+}
+
+/// Bytes `at .. at + 64`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_64(bytes: &mut [u8], at: usize, value: __m512i) {
+    let bytes = &mut bytes[at..at + 64];
+    // SAFETY: 64 bytes were just checked.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
+}
+
+/// The lower 48 bytes of a vector.
+#[inline]
+#[target_feature(enable = "avx512bw")]
+pub(super) fn store_48(bytes: &mut [u8; 48], value: __m512i) {
+    // SAFETY: the mask has the 48 bits of the 48 bytes.
+    unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), (1 << 48) - 1, value) }
+}
+
+/// Floats `at .. at + 16`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_f32(x: &[f32], at: usize) -> __m512 {
+    let x = &x[at..at + 16];
+    // SAFETY: 16 floats were just checked.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+/// Sixteen floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn to_array(value: __m512) -> [f32; 16] {
+    let mut array = [0.0; 16];
+    // SAFETY: the array has 16 floats.
+    unsafe { _mm512_storeu_ps(array.as_mut_ptr(), value) };
+    array
+}
+
+/// Sixteen floats into a slice at `at .. at + 16`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_f32(x: &mut [f32], at: usize, value: __m512) {
+    let x = &mut x[at..at + 16];
+    // SAFETY: 16 floats were just checked.
+    unsafe { _mm512_storeu_ps(x.as_mut_ptr(), value) }
+}
+
+/// A table of 64 places for a shuffle of bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn places(table: &[u8; 64]) -> __m512i {
+    load_64(table, 0)
+}
