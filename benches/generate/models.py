@@ -18,7 +18,7 @@ SHAPES = {
 SYSTEMS = ("bf16", "flexq-w6a16", "flexq-w6a8", "flexq-auto", "torchao-w8a8", "torchao-w8a16")
 
 
-def skeleton(shape: str, layers: int | None = None):
+def skeleton(shape: str, layers: int | None = None, attention: str = "sdpa"):
     """The dense model without memory, and its configuration."""
     vocabulary, hidden, intermediate, depth, heads, kv_heads, experts = SHAPES[shape]
     settings = {
@@ -30,6 +30,7 @@ def skeleton(shape: str, layers: int | None = None):
         "num_key_value_heads": kv_heads,
         "max_position_embeddings": 8192,
         "dtype": torch.bfloat16,
+        "attn_implementation": attention,
     }
     if experts:
         config = MixtralConfig(**settings, num_local_experts=experts, sliding_window=None)
@@ -47,24 +48,29 @@ def pack_empty(model, act_bits: int | str) -> None:
         model.set_submodule(name, packed)
 
 
-def build(shape: str, system: str, device: str, layers: int | None = None):
-    """A model with random weights on `device`."""
-    model = skeleton(shape, layers)
-    kind, _dash, precision = system.partition("-")
-    if kind == "flexq":
-        bits = precision.removeprefix("w6a")
-        pack_empty(model, bits if bits == "auto" else int(bits))
-    model = model.to_empty(device=device)
+def fill(model):
+    """Random values for every parameter."""
     for module in model.modules():
         if isinstance(module, PackedWeight):
             for name in module.names():
                 codes, scale = module.packed(name)
                 codes.random_(0, 256)
                 scale.fill_(0.001)
-            prepare(module)
         else:
             for parameter in module.parameters(recurse=False):
                 parameter.data.normal_(0, 0.02)
+    return model
+
+
+def build(shape: str, system: str, device: str, layers: int | None = None, attention: str = "sdpa"):
+    """A model with random weights on `device`."""
+    model = skeleton(shape, layers, attention)
+    kind, _dash, precision = system.partition("-")
+    if kind == "flexq":
+        bits = precision.removeprefix("w6a")
+        pack_empty(model, bits if bits == "auto" else int(bits))
+    model = fill(model.to_empty(device=device))
+    prepare(model)
     # the table of rotations is computed, not loaded
     with torch.device(device):
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config)

@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--batch", nargs="*", type=int, default=[1, 8, 32])
     parser.add_argument("--prompt", type=int, default=2048, help="tokens of the prefill; 0: none")
     parser.add_argument("--layers", type=int, help="fewer than the model has, to look closely")
+    parser.add_argument("--attention", default="sdpa", help="of transformers, the same for all")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -137,7 +138,7 @@ def main() -> None:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             torch.compiler.reset()
-            model = build(shape, system, device, arguments.layers)
+            model = build(shape, system, device, arguments.layers, arguments.attention)
             common = {"shape": shape, "system": system, "compiled": compiled}
             for batch in arguments.batch:
                 start = time.perf_counter()

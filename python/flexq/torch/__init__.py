@@ -15,7 +15,8 @@ from flexq.torch.embedding import FlexQEmbedding
 from flexq.torch.experts import FlexQExperts
 from flexq.torch.layout import Scheme
 from flexq.torch.linear import FlexQLinear
-from flexq.torch.module import PackedWeight, prepare
+from flexq.torch.module import PackedWeight
+from flexq.torch.prepare import prepare
 from flexq.torch.report import Coverage, coverage
 
 __all__ = [

@@ -20,14 +20,18 @@ from flexq.torch.layout import groups, row_bytes
 
 _Weight = tuple[int, int, int, int, int, int]
 
+TILE_ROWS = 64
+"""Rows whose codes belong together in device order."""
+
 _workspaces: dict[int, list[Tensor]] = {}
 _LEAST = 32 << 20
 
 
 def _stream(device: torch.device) -> tuple[int, int]:
     """Ordinal and raw stream to launch on."""
-    stream = torch.cuda.current_stream(device)
-    return stream.device_index, stream.cuda_stream
+    ordinal = device.index
+    # without a Stream object, which would be most of what a call costs; Triton does the same
+    return ordinal, torch._C._cuda_getCurrentRawStream(ordinal)
 
 
 def _weight(codes: Tensor, scales: Tensor, rows: int, columns: int, group: int) -> _Weight:
@@ -121,6 +125,15 @@ def to_canonical(
     return packed, scale
 
 
+def concatenate(weights: list[tuple[Tensor, Tensor]], rows: list[int]) -> tuple[Tensor, Tensor]:
+    """Weights in device order as one: `rows`, multiples of `TILE_ROWS`, behind each other.
+
+    Codes lie row tile by row tile, scales of all rows side by side.
+    """
+    scales = [scale.view(-1, count) for (_, scale), count in zip(weights, rows, strict=True)]
+    return torch.cat([codes for codes, _ in weights]), torch.cat(scales, dim=1).flatten()
+
+
 def linear_out(
     x: Tensor,
     packed: Tensor,
@@ -132,13 +145,27 @@ def linear_out(
     out: Tensor,
 ) -> None:
     """`out = x @ W.T + bias`: x `[..., K]`, W `[N, K]`, bias `[N]`, out `[..., N]`."""
-    if packed.dim() > 1:
-        portable.linear_out(x, packed, scale, bias, out_features, group, act_bits, out)
-        return
     if not out.is_contiguous() or out.shape != (*x.shape[:-1], out_features):
         raise ValueError(
             f"out: expected contiguous {(*x.shape[:-1], out_features)}, found {tuple(out.shape)}"
         )
+    _linear_into(x, packed, scale, bias, out_features, group, act_bits, out)
+
+
+def _linear_into(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    out_features: int,
+    group: int,
+    act_bits: int,
+    out: Tensor,
+) -> None:
+    """`linear_out` with an `out` that is known to fit."""
+    if packed.dim() > 1:
+        portable.linear_out(x, packed, scale, bias, out_features, group, act_bits, out)
+        return
     columns = x.shape[-1]
     rows = x.numel() // columns if columns else 0
     if x.dtype == torch.float32 or _is_unproven(x.device, rows, group):
@@ -172,7 +199,7 @@ def linear(
 ) -> Tensor:
     """`x @ W.T + bias` in the type of x; see `linear_out`."""
     out = x.new_empty((*x.shape[:-1], out_features))
-    linear_out(x, packed, scale, bias, out_features, group, act_bits, out)
+    _linear_into(x, packed, scale, bias, out_features, group, act_bits, out)
     return out
 
 

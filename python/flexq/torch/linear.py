@@ -1,6 +1,8 @@
 """A linear layer on packed weights."""
 
-from typing import Self
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,9 @@ from torch import Tensor, nn
 from flexq.torch import policy
 from flexq.torch.layout import Scheme
 from flexq.torch.module import PackedWeight
+
+if TYPE_CHECKING:
+    from flexq.torch.siblings import Siblings
 
 
 class FlexQLinear(PackedWeight):
@@ -40,6 +45,9 @@ class FlexQLinear(PackedWeight):
     ) -> None:
         scheme = scheme or Scheme()
         super().__init__(scheme.group_size)
+        # set by `flexq.torch.siblings`
+        self.siblings: Siblings | None = None
+        self.place = 0
         self.in_features = in_features
         self.out_features = out_features
         self.act_bits = policy.parse(act_bits)
@@ -64,6 +72,10 @@ class FlexQLinear(PackedWeight):
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes x `[..., K]` in float16, bfloat16 or float32; the result `[..., N]` likewise."""
+        if self.siblings is not None:
+            part = self.siblings.product(self, x)
+            if part is not None:
+                return part
         (rows,) = self.rows("weight")
         out: Tensor = torch.ops.flexq.linear(
             x,
@@ -75,6 +87,15 @@ class FlexQLinear(PackedWeight):
             self.act_bits,
         )
         return out
+
+    def assign(self, name: str, packed: Tensor, scale: Tensor, columns: int) -> None:
+        """Sets the weight; see `PackedWeight.assign`."""
+        self.siblings = None
+        super().assign(name, packed, scale, columns)
+
+    def _restore(self) -> None:
+        self.siblings = None
+        super()._restore()
 
     def to_dense(self, dtype: torch.dtype) -> nn.Linear:
         """The `nn.Linear` with the dequantized weight."""

@@ -172,19 +172,6 @@ class PackedWeight(nn.Module):
             self.prepare()
 
 
-def prepare(model: nn.Module, rows: int = 2048) -> nn.Module:
-    """Readies the flexq modules of a model for the GPU they are on, and for graph capture.
-
-    Weights go into device order, each kernel's workspace is made large enough for products
-    of `rows` rows. Elsewhere it does nothing. Run the model once before capturing a graph:
-    the driver compiles a kernel when it is first used.
-    """
-    for module in model.modules():
-        if isinstance(module, PackedWeight):
-            module.prepare(rows)
-    return model
-
-
 def _local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that tensor parallelism may have split."""
     to_local = getattr(tensor, "to_local", None)
