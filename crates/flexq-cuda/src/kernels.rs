@@ -45,8 +45,10 @@ macro_rules! hopper {
 pub static SOURCES: &[Source] = &[
     both!("activations"),
     ampere!("order"),
-    hopper!("sm90_a16"),
-    hopper!("sm90_a8"),
+    hopper!("sm90_bf16"),
+    hopper!("sm90_f16"),
+    hopper!("sm90_s8b"),
+    hopper!("sm90_s8r"),
     both!("small_b1_g128"),
     both!("small_bf16_g128"),
     both!("small_bf16_g32"),

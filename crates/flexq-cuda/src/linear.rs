@@ -278,7 +278,13 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
         Config::Hopper(c) => {
             let columns = if x_scales == 0 { p.k } else { x_stride };
             let arguments = hopper::Arguments {
-                x: hopper::tensor_map(device, p.activations, x, (p.m, columns, x_stride), c.rows)?,
+                x: hopper::tensor_map(
+                    device,
+                    p.activations,
+                    x,
+                    (p.m, columns, x_stride),
+                    c.rows / c.cluster,
+                )?,
                 weights: product.weight.codes,
                 scales: product.weight.scales,
                 x_scales,

@@ -119,7 +119,7 @@ impl Config {
             }
             Self::Tile(c) if c.splits > 1 => u64::from(c.splits) * p.m as u64 * n * 4,
             Self::Hopper(c) if c.split_tiles > 0 => {
-                u64::from(c.grid + c.split_tiles) * u64::from(c.columns() * c.rows) * 4
+                u64::from(c.workers() + c.split_tiles) * u64::from(c.columns() * c.rows) * 4
             }
             _ => 0,
         }
@@ -131,7 +131,7 @@ impl Config {
         match self {
             Self::Small(c) => u64::from(c.grid / c.splits),
             Self::Tile(c) => u64::from(c.grid / c.splits),
-            Self::Hopper(c) => u64::from(c.split_tiles * Hopper::GROUPS),
+            Self::Hopper(c) => u64::from(c.split_tiles * c.groups * c.cluster),
         }
     }
 }
@@ -155,10 +155,9 @@ impl fmt::Display for Config {
             }
             Self::Hopper(c) => write!(
                 f,
-                "hopper {}x{} stages={} split_tiles={} grid={} shared={}",
+                "hopper {}x{} split_tiles={} grid={} shared={}",
                 c.rows,
                 c.columns(),
-                c.stages,
                 c.split_tiles,
                 c.grid,
                 c.shared_bytes

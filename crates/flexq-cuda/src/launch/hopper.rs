@@ -80,12 +80,12 @@ pub fn tensor_map(
 /// Source and kernel for a launch.
 pub fn names(config: &Hopper, activations: Activations) -> (&'static str, String) {
     let (source, kind) = match activations {
-        Activations::F16 => ("sm90_a16", "f16"),
-        Activations::BF16 => ("sm90_a16", "bf16"),
-        Activations::Int8 { per_row: true } => ("sm90_a8", "s8r"),
-        Activations::Int8 { per_row: false } => ("sm90_a8", "s8b"),
+        Activations::F16 => ("sm90_f16", "f16"),
+        Activations::BF16 => ("sm90_bf16", "bf16"),
+        Activations::Int8 { per_row: true } => ("sm90_s8r", "s8r"),
+        Activations::Int8 { per_row: false } => ("sm90_s8b", "s8b"),
     };
-    (source, format!("flexq_sm90_{kind}_n{}_m{}", config.columns(), config.rows))
+    (source, format!("flexq_sm90_{kind}_n{}_m{}", 64 * config.groups, config.rows))
 }
 
 /// # Safety
@@ -101,9 +101,9 @@ pub unsafe fn run(
     let kernel = device.kernel(source, &name)?;
     let shape = Shape {
         grid: config.grid,
-        threads: 128 * (Hopper::GROUPS + 1),
+        threads: config.threads(),
         shared_bytes: config.shared_bytes,
-        cluster: 1,
+        cluster: config.cluster,
     };
     // SAFETY: this is the kernel's structure; memory is the caller's promise.
     unsafe { launch(device, kernel, &shape, stream, arguments) }

@@ -21,20 +21,31 @@ __device__ __forceinline__ void barrier_arrive(u32 barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// Arrives at the barrier that block `rank` of the cluster has at this block's address.
+__device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 rank) {
+  asm volatile(
+      "{\n.reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
+
 __device__ __forceinline__ void barrier_arrive_expect(u32 barrier, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
 
 __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
+  constexpr u32 kSleep = 10000000;  // nanoseconds, at most: polling takes others' issue slots
   asm volatile(
       "{\n.reg .pred done;\n"
       "AGAIN:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1, %2;\n"
       "@done bra FINISHED;\n"
       "bra AGAIN;\n"
       "FINISHED:\n}" ::"r"(barrier),
-      "r"(parity)
+      "r"(parity), "n"(kSleep)
       : "memory");
 }
 
@@ -59,11 +70,28 @@ __device__ __forceinline__ void copy_box(u32 shared, const void* map, i32 column
       : "memory");
 }
 
+// The same, into this place of every block of the cluster in `blocks`, completing on the barrier
+// that each has at this address.
+__device__ __forceinline__ void copy_box_to(u32 shared, const void* map, i32 column, i32 row,
+                                            u32 barrier, u16 blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared),
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
+      : "memory");
+}
+
 __device__ __forceinline__ void prefetch_map(const void* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-// ---- Warp groups
+// ---- Clusters and warp groups
+
+__device__ __forceinline__ u32 cluster_rank() {
+  u32 r;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+  return r;
+}
 
 template <int registers>
 __device__ __forceinline__ void registers_grow() {
@@ -132,11 +160,13 @@ __device__ __forceinline__ void pin(R (&r)[n]) {
   for (int i = 0; i < n; ++i) pin(r[i]);
 }
 
-// A B operand in shared memory: rows of 128 bytes along K in groups of eight, 128-byte swizzle,
-// `shared` aligned to 1024. Adding (offset / 16) moves along K inside the row or to other rows.
-__device__ __forceinline__ u64 wgmma_operand(u32 shared) {
-  constexpr u64 kGroupBytes = 1024, kSwizzle128 = 1;
-  return u64(shared >> 4) | u64(1) << 16 | (kGroupBytes >> 4) << 32 | kSwizzle128 << 62;
+// The low half of the description of a B operand in shared memory: rows of 128 bytes along K in
+// groups of eight, 128-byte swizzle, `shared` aligned to 1024. Adding (offset / 16) moves along K
+// inside the row or to other rows. The high half is a constant: groups are 1024 bytes apart.
+//
+// The same in all lanes, which the exchange tells the compiler: it then counts in uniform registers.
+__device__ __forceinline__ u32 wgmma_operand(u32 shared) {
+  return __shfl_sync(0xffffffffu, shared >> 4 | 1 << 16, 0);
 }
 
 #define FLEXQ_TEN(t) \
@@ -145,21 +175,27 @@ __device__ __forceinline__ u64 wgmma_operand(u32 shared) {
 #define FLEXQ_R32 FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) "%30,%31"
 #define FLEXQ_R64 \
   FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) FLEXQ_TEN(3) FLEXQ_TEN(4) FLEXQ_TEN(5) "%60,%61,%62,%63"
+#define FLEXQ_R128 \
+  FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) FLEXQ_TEN(3) FLEXQ_TEN(4) FLEXQ_TEN(5) FLEXQ_TEN(6) \
+  FLEXQ_TEN(7) FLEXQ_TEN(8) FLEXQ_TEN(9) FLEXQ_TEN(10) FLEXQ_TEN(11)                        \
+  "%120,%121,%122,%123,%124,%125,%126,%127"
 #define FLEXQ_C4(c, i) c(d[i]), c(d[i + 1]), c(d[i + 2]), c(d[i + 3])
 #define FLEXQ_C16(c, i) \
   FLEXQ_C4(c, i), FLEXQ_C4(c, i + 4), FLEXQ_C4(c, i + 8), FLEXQ_C4(c, i + 12)
 #define FLEXQ_C32(c, i) FLEXQ_C16(c, i), FLEXQ_C16(c, i + 16)
 #define FLEXQ_C64(c, i) FLEXQ_C32(c, i), FLEXQ_C32(c, i + 32)
+#define FLEXQ_C128(c, i) FLEXQ_C64(c, i), FLEXQ_C64(c, i + 64)
 
 // D [64 x n] = A B (+ D unless `clear`); n / 2 accumulators a thread.
 #define FLEXQ_WGMMA(name, shape, types, scales, Sum, constraint, count, a0, a1, a2, a3, b, p)     \
-  __device__ __forceinline__ void name(Sum(&d)[count], const u32(&a)[4], u64 operand,             \
+  __device__ __forceinline__ void name(Sum(&d)[count], const u32(&a)[4], u32 operand,             \
                                        bool clear) {                                              \
-    asm volatile("{\n.reg .pred p;\nsetp.eq.u32 p, %" #p ", 0;\nwgmma.mma_async.sync.aligned."    \
+    asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.eq.u32 p, %" #p ", 0;\n"                   \
+                 "mov.b64 b, {%" #b ", 0x40000040};\nwgmma.mma_async.sync.aligned."               \
                  shape "." types " {" FLEXQ_R##count "}, {%" #a0 ",%" #a1 ",%" #a2 ",%" #a3       \
-                 "}, %" #b ", p" scales ";\n}"                                                    \
+                 "}, b, p" scales ";\n}"                                                          \
                  : FLEXQ_C##count(constraint, 0)                                                  \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(operand), "r"(u32(clear)));    \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(operand), "r"(u32(clear)));    \
   }
 #define FLEXQ_WGMMA_TYPES(shape_n, count, a0, a1, a2, a3, b, p)                                   \
   FLEXQ_WGMMA(wgmma_f16, "m64" shape_n "k16", "f32.f16.f16", ", 1, 1, 0", float, "+f", count, a0, \
@@ -172,6 +208,7 @@ __device__ __forceinline__ u64 wgmma_operand(u32 shared) {
 FLEXQ_WGMMA_TYPES("n32", 16, 16, 17, 18, 19, 20, 21)
 FLEXQ_WGMMA_TYPES("n64", 32, 32, 33, 34, 35, 36, 37)
 FLEXQ_WGMMA_TYPES("n128", 64, 64, 65, 66, 67, 68, 69)
+FLEXQ_WGMMA_TYPES("n256", 128, 128, 129, 130, 131, 132, 133)
 
 #undef FLEXQ_WGMMA_TYPES
 #undef FLEXQ_WGMMA

@@ -1,17 +1,22 @@
 // Products on Hopper's warp-group instructions: what a launch must give.
 //
-//   grid    `grid` blocks, at most one a multiprocessor; any number is right
-//   block   128 (groups + 1) threads: `groups` consumer warp groups and a producer
+//   grid    a multiple of the kernel's cluster size, at most one block a multiprocessor; any
+//           such number is right
+//   block   128 (groups + 1) threads: `groups` consumer warp groups and the producers
 //   shared  Tile::kSharedBytes of dynamic memory
 //   x       a two-dimensional tensor map of the activations, 128-byte swizzle, zero fill:
 //             16-bit: elements {k, m}, row stride x_stride * 2 bytes (a multiple of 16),
-//                     address a multiple of 16, box {64, m_tile}
-//             int8:   elements {Kpad, m} of the order in layout.cuh, box {128, m_tile}
-//   tiles   ceil(m / m_tile) * ceil(Npad / n_tile), n_tile = 64 row_blocks groups; the first
-//           `split_tiles` are cut along K so that all blocks get equal shares of them, the
-//           rest is dealt out whole
-//   memory  with split_tiles > 0: `partial` of (grid + split_tiles) * n_tile * m_tile floats
-//           (any content), `arrivals` of split_tiles * groups words, zero before and after
+//                     address a multiple of 16, box {64, rows / cluster}
+//             int8:   elements {Kpad, m} of the order in layout.cuh, box {128, rows / cluster}
+//   tiles   ceil(m / rows) * ceil(Npad / n), n = 64 groups cluster; the first `split_tiles` are
+//           cut along K so that all clusters get equal shares of them, the rest is dealt out
+//           whole; fewer are split than there are clusters
+//   memory  with split_tiles > 0: `partial` of (grid / cluster + split_tiles) * n * rows floats
+//           (any content), `arrivals` of split_tiles * groups * cluster words, zero before and
+//           after
+//
+// The blocks of a cluster are neighbours along N: each fetches a part of the activations and sends
+// it to all, which saves traffic from the L2 cache, and power.
 //
 // Results do not depend on timing: partial sums are f32 and added in the order of K.
 #pragma once

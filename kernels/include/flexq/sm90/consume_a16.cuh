@@ -30,7 +30,7 @@ struct Half16 {
   }
   static __device__ __forceinline__ u32 prepare(u32 bytes) { return bytes; }
   template <int n>
-  static __device__ __forceinline__ void wgmma(float (&d)[n], const u32 (&a)[4], u64 b) {
+  static __device__ __forceinline__ void wgmma(float (&d)[n], const u32 (&a)[4], u32 b) {
     ptx::wgmma_f16(d, a, b, false);
   }
 };
@@ -55,38 +55,41 @@ struct Bfloat16 {
   }
   static __device__ __forceinline__ u32 prepare(u32 bytes) { return bytes >> 1; }
   template <int n>
-  static __device__ __forceinline__ void wgmma(float (&d)[n], const u32 (&a)[4], u64 b) {
+  static __device__ __forceinline__ void wgmma(float (&d)[n], const u32 (&a)[4], u32 b) {
     ptx::wgmma_bf16(d, a, b, false);
   }
 };
 
 template <class T, class Format>
 class Consume16 {
+  static_assert(!T::kJoint, "a stage of activations is 64 columns");
+
  public:
   __device__ __forceinline__ Consume16(const HopperArgs& a, const Ring<T>& ring, int group)
       : ring_(ring), scale_type_(a.scale_type) {
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    weights_ = T::kWeights + group * T::kRowBlocks * layout::kTileBytes +
-               warp * layout::kBlockBytes + lane * 16;
-    scales_ = T::kScales + (group * T::kRowBlocks * layout::kTileRows + warp * 16 + lane / 4) * 2;
+    weights_ = group * layout::kTileBytes + warp * layout::kBlockBytes + lane * 16;
+    scales_ = T::kScales + (group * layout::kTileRows + warp * 16 + lane / 4) * 2;
+    ptx::pin(weights_), ptx::pin(scales_);  // or they are computed again for every K block
   }
 
   __device__ __forceinline__ void run(int blocks, Sums<T>& sum) {
-    u32 fragment[2][T::kRowBlocks][4];
+    u32 fragment[2][4];
     zero<T>(sum);
-    u32 stage = open(fragment[0]);
+    open(fragment[0]);
     for (int block = 1;; ++block) {
-      step<0>(stage, fragment, sum);
+      step<0>(fragment, sum);
       if (block > 1) release();
-      step<1>(stage, fragment, sum);
-      step<2>(stage, fragment, sum);
-      step<3>(stage, fragment, sum);
-      step<4>(stage, fragment, sum);
-      step<5>(stage, fragment, sum);
-      step<6>(stage, fragment, sum);
-      step<7>(stage, fragment, sum);
+      step<1>(fragment, sum);
+      step<2>(fragment, sum);
+      step<3>(fragment, sum);
+      step<4>(fragment, sum);
+      release();
+      step<5>(fragment, sum);
+      step<6>(fragment, sum);
+      step<7>(fragment, sum);
       if (block == blocks) break;
-      stage = open(fragment[0]);
+      open(fragment[0]);
     }
     ptx::wgmma_wait<0>();
     release();
@@ -96,88 +99,71 @@ class Consume16 {
   __device__ __forceinline__ void finish(int, Sums<T>&) const {}
 
  private:
-  static constexpr int kSteps = layout::kTileCols / 16;
+  static constexpr int kSteps = layout::kTileCols / 16, kStepsPerBox = kSteps / 2;
 
-  // Waits for the next stage; its words and first fragments.
-  __device__ __forceinline__ u32 open(u32 (&fragment)[T::kRowBlocks][4]) {
+  // Waits for the next weights: their words, scales and first fragments.
+  __device__ __forceinline__ void open(u32 (&fragment)[4]) {
     ptx::barrier_wait(ring_.full(at_.stage), at_.parity);
-    const u32 stage = ring_.stage(at_.stage);
+    const u32 weights = ring_.weights(at_.stage);
+#pragma unroll
+    for (int c = 0; c < 3; ++c) {
+      ptx::load_shared(words_[c], weights + weights_ + c * layout::kChunkBytes);
+    }
+    scale_[0] = Format::scale(ptx::load_shared_u16(weights + scales_), scale_type_);
+    scale_[1] = Format::scale(ptx::load_shared_u16(weights + scales_ + 16), scale_type_);
+    ring_.release(at_.stage);
     at_.advance();
-    load_words(stage);
-    unpack<0>(stage, fragment);
-    return stage;
+    unpack<0>(fragment);
   }
 
   // Products of 16 columns; then, while they run, the weights of the next 16.
   template <int s>
-  __device__ __forceinline__ void step(u32 stage, u32 (&fragment)[2][T::kRowBlocks][4],
-                                       Sums<T>& sum) {
-    const u64 x = ptx::wgmma_operand(stage);
-    constexpr u64 kBox = s / 4 * (T::kBoxBytes / 16), kColumns = s % 4 * 2;
+  __device__ __forceinline__ void step(u32 (&fragment)[2][4], Sums<T>& sum) {
+    if constexpr (s % kStepsPerBox == 0) {
+      ptx::barrier_wait(ring_.x_full(x_at_.stage), x_at_.parity);
+      x_ = ptx::wgmma_operand(ring_.x(x_at_.stage));
+      x_at_.advance();
+    }
     ptx::wgmma_fence();
 #pragma unroll
-    for (int r = 0; r < T::kRowBlocks; ++r) {
-#pragma unroll
-      for (int p = 0; p < T::kParts; ++p) {
-        Format::wgmma(sum[r][p], fragment[s % 2][r], x + kBox + kColumns + p * (T::kPart * 8));
-      }
+    for (int p = 0; p < T::kParts; ++p) {
+      Format::wgmma(sum[p], fragment[s % 2], x_ + s % kStepsPerBox * 2 + p * (T::kPart * 8));
     }
     ptx::wgmma_commit();
     ptx::wgmma_wait<1>();
-    if constexpr (s + 1 < kSteps) unpack<s + 1>(stage, fragment[(s + 1) % 2]);
-  }
-
-  __device__ __forceinline__ void load_words(u32 stage) {
-#pragma unroll
-    for (int r = 0; r < T::kRowBlocks; ++r) {
-#pragma unroll
-      for (int c = 0; c < 3; ++c) {
-        ptx::load_shared(words_[r][c], stage + weights_ + r * layout::kTileBytes +
-                                           c * layout::kChunkBytes);
-      }
-    }
+    if constexpr (s + 1 < kSteps) unpack<s + 1>(fragment[(s + 1) % 2]);
   }
 
   // The fragments of columns 16 s: byte-words B(2 (s % 2)) and B(2 (s % 2) + 1) of quad s / 2.
   template <int s>
-  __device__ __forceinline__ void unpack(u32 stage, u32 (&fragment)[T::kRowBlocks][4]) {
-    constexpr int kStepsPerSegment = kSteps / T::kSegments;
+  __device__ __forceinline__ void unpack(u32 (&fragment)[4]) {
+    const auto word = [&](int i) { return words_[(s / 2 * 3 + i) / 4][(s / 2 * 3 + i) % 4]; };
+    const u32 w[3] = {word(0), word(1), word(2)};
+    u32 b[4];
+    byte_words<0>(w, b);
 #pragma unroll
-    for (int r = 0; r < T::kRowBlocks; ++r) {
-      if constexpr (s % kStepsPerSegment == 0) {
-        const u32 from =
-            stage + scales_ + s / kStepsPerSegment * (T::kN * 2) + r * layout::kTileRows * 2;
-        scale_[r][0] = Format::scale(ptx::load_shared_u16(from), scale_type_);
-        scale_[r][1] = Format::scale(ptx::load_shared_u16(from + 16), scale_type_);
-      }
-      const auto word = [&](int i) { return words_[r][(s / 2 * 3 + i) / 4][(s / 2 * 3 + i) % 4]; };
-      const u32 w[3] = {word(0), word(1), word(2)};
-      u32 b[4];
-      byte_words<0>(w, b);
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const u32 bytes = Format::prepare(b[2 * (s % 2) + h]);
-        fragment[r][h] = Format::weights(bytes, 0x4140, scale_[r][h]);
-        fragment[r][h + 2] = Format::weights(bytes, 0x4342, scale_[r][h]);
-      }
-      ptx::pin(fragment[r]);
+    for (int h = 0; h < 2; ++h) {
+      const u32 bytes = Format::prepare(b[2 * (s % 2) + h]);
+      fragment[h] = Format::weights(bytes, 0x4140, scale_[h]);
+      fragment[h + 2] = Format::weights(bytes, 0x4342, scale_[h]);
     }
+    ptx::pin(fragment);
   }
 
-  // Gives back the stage before the last one whose products are complete.
+  // Gives back the activations whose last products are complete.
   __device__ __forceinline__ void release() {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring_.empty(released_));
-    released_ = released_ + 1 == T::kStages ? 0 : released_ + 1;
+    ring_.release_x(released_);
+    released_ = released_ + 1 == T::kXStages ? 0 : released_ + 1;
   }
 
   Ring<T> ring_;
   Dtype scale_type_;
-  u32 weights_, scales_;
+  u32 weights_, scales_, x_ = 0;
   Cursor<T::kStages> at_;
+  Cursor<T::kXStages> x_at_;
   i32 released_ = 0;
-  u32 words_[T::kRowBlocks][3][4];
-  typename Format::Scale scale_[T::kRowBlocks][2];
+  u32 words_[3][4];
+  typename Format::Scale scale_[2];
 };
 
 }  // namespace flexq::sm90

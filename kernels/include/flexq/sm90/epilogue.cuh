@@ -1,8 +1,8 @@
 // From accumulators to the output: parts of a split tile are added, then rows and columns
 // change places on the way to y [m][n].
 //
-// A consumer thread (warp w of its group, lane 4 g + t) holds, of row block r and part p,
-//   sum[r][p][4 i + j]  at weight row 16 w + g + 8 (j / 2), activation row 8 i + 2 t + j % 2.
+// A consumer thread (warp w of its group, lane 4 g + t) holds, of part p,
+//   sum[p][4 i + j]  at weight row 16 w + g + 8 (j / 2), activation row 8 i + 2 t + j % 2.
 #pragma once
 
 #include "flexq/convert.cuh"
@@ -12,17 +12,14 @@
 namespace flexq::sm90 {
 
 template <class T>
-using Sums = float[T::kRowBlocks][T::kParts][T::kPart / 2];
+using Sums = float[T::kParts][T::kPart / 2];
 
 template <class T>
 __device__ __forceinline__ void zero(Sums<T>& sum) {
 #pragma unroll
-  for (int r = 0; r < T::kRowBlocks; ++r) {
+  for (int p = 0; p < T::kParts; ++p) {
 #pragma unroll
-    for (int p = 0; p < T::kParts; ++p) {
-#pragma unroll
-      for (int i = 0; i < T::kPart / 2; ++i) sum[r][p][i] = 0.0f;
-    }
+    for (int i = 0; i < T::kPart / 2; ++i) sum[p][i] = 0.0f;
   }
 }
 
@@ -30,30 +27,26 @@ __device__ __forceinline__ void zero(Sums<T>& sum) {
 // the sum over all of K, added in the order of K.
 template <class T>
 __device__ __forceinline__ bool combine(const HopperArgs& a, const Schedule& work, int tile,
-                                        int group, u32 flag, Sums<T>& sum) {
+                                        int worker, u32 rank, int group, u32 flag, Sums<T>& sum) {
   constexpr int kVectors = T::kPart / 8;
-  constexpr u64 kGroupFloats = u64(T::kRowBlocks) * T::kParts * kVectors * 512;
+  constexpr u64 kGroupFloats = u64(T::kParts) * kVectors * 512;
   const int thread = threadIdx.x % 128;
-  // Block b and tile t meet in slot b + t: each step along the blocks' ranges advances one.
-  const auto slot = [&](int block) {
-    return a.partial + (u64(block + tile) * T::kGroups + group) * kGroupFloats + thread * 4;
-  };
-  float* mine = slot(blockIdx.x);
+  // Worker w and tile t meet in slot w + t: each step along the workers' ranges advances one.
+  const auto part = [&](int slot) { return (slot * T::kCluster + rank) * T::kGroups + group; };
+  const auto slot = [&](int w) { return a.partial + part(w + tile) * kGroupFloats + thread * 4; };
+  float* mine = slot(worker);
 #pragma unroll
-  for (int r = 0; r < T::kRowBlocks; ++r) {
+  for (int p = 0; p < T::kParts; ++p) {
 #pragma unroll
-    for (int p = 0; p < T::kParts; ++p) {
-#pragma unroll
-      for (int i = 0; i < kVectors; ++i, mine += 512) {
-        const float* s = &sum[r][p][4 * i];
-        *reinterpret_cast<float4*>(mine) = make_float4(s[0], s[1], s[2], s[3]);
-      }
+    for (int i = 0; i < kVectors; ++i, mine += 512) {
+      const float* s = &sum[p][4 * i];
+      *reinterpret_cast<float4*>(mine) = make_float4(s[0], s[1], s[2], s[3]);
     }
   }
   __threadfence();
   ptx::named_barrier(1 + group, 128);
-  u32* const arrivals = a.arrivals + tile * T::kGroups + group;
-  const int first = work.first_block(tile), last = work.last_block(tile);
+  u32* const arrivals = a.arrivals + part(tile);
+  const int first = work.first_worker(tile), last = work.last_worker(tile);
   if (thread == 0) {
     const bool is_last = ptx::fetch_increment(arrivals) == u32(last - first);
     if (is_last) *arrivals = 0;
@@ -63,18 +56,15 @@ __device__ __forceinline__ bool combine(const HopperArgs& a, const Schedule& wor
   if (!ptx::load_shared_u32(flag)) return false;
   __threadfence();
   zero<T>(sum);
-  for (int block = first; block <= last; ++block) {
-    const float* theirs = slot(block);
+  for (int w = first; w <= last; ++w) {
+    const float* theirs = slot(w);
 #pragma unroll
-    for (int r = 0; r < T::kRowBlocks; ++r) {
+    for (int p = 0; p < T::kParts; ++p) {
 #pragma unroll
-      for (int p = 0; p < T::kParts; ++p) {
-#pragma unroll
-        for (int i = 0; i < kVectors; ++i, theirs += 512) {
-          const float4 v = ptx::load_l2(theirs);
-          float* s = &sum[r][p][4 * i];
-          s[0] += v.x, s[1] += v.y, s[2] += v.z, s[3] += v.w;
-        }
+      for (int i = 0; i < kVectors; ++i, theirs += 512) {
+        const float4 v = ptx::load_l2(theirs);
+        float* s = &sum[p][4 * i];
+        s[0] += v.x, s[1] += v.y, s[2] += v.z, s[3] += v.w;
       }
     }
   }
@@ -107,62 +97,58 @@ __device__ __forceinline__ void store_eight(const HopperArgs& a, int row, int co
 
 // Adds the bias and stores a group's sums, whose first output is (row0, col0).
 template <class T>
-__device__ __forceinline__ void store_tile(const HopperArgs& a, int row0, int col0, int group,
+__device__ __forceinline__ void store_tile(const HopperArgs& a, int row0, int col, int group,
                                            u32 slice, Sums<T>& sum) {
   constexpr int kVectors = T::kPart / 8, kSliceVectors = T::kSlice / 8;
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
   const int g = lane / 4, t = lane % 4;
+  if (col >= a.n) return;
+  if (a.bias != nullptr) {
 #pragma unroll
-  for (int r = 0; r < T::kRowBlocks; ++r) {
-    const int col = col0 + r * layout::kTileRows;
-    if (col >= a.n) return;
-    if (a.bias != nullptr) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int c = col + warp * 16 + g + 8 * h;
-        const float bias = c < a.n ? load_float(a.bias, c, a.bias_type) : 0.0f;
-#pragma unroll
-        for (int i = 0; i < T::kParts * kVectors; ++i) {
-          float* s = &sum[r][i / kVectors][4 * (i % kVectors) + 2 * h];
-          s[0] += bias, s[1] += bias;
-        }
-      }
-    }
-    if (a.y_type == Dtype::F32) {
+    for (int h = 0; h < 2; ++h) {
+      const int c = col + warp * 16 + g + 8 * h;
+      const float bias = c < a.n ? load_float(a.bias, c, a.bias_type) : 0.0f;
 #pragma unroll
       for (int i = 0; i < T::kParts * kVectors; ++i) {
+        float* s = &sum[i / kVectors][4 * (i % kVectors) + 2 * h];
+        s[0] += bias, s[1] += bias;
+      }
+    }
+  }
+  if (a.y_type == Dtype::F32) {
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const int y_row = row0 + 8 * i + 2 * t + j % 2, c = col + warp * 16 + g + 8 * (j / 2);
-          if (y_row < a.m && c < a.n) {
-            static_cast<float*>(a.y)[u64(y_row) * a.n + c] =
-                sum[r][i / kVectors][4 * (i % kVectors) + j];
-          }
+    for (int i = 0; i < T::kParts * kVectors; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int y_row = row0 + 8 * i + 2 * t + j % 2, c = col + warp * 16 + g + 8 * (j / 2);
+        if (y_row < a.m && c < a.n) {
+          static_cast<float*>(a.y)[u64(y_row) * a.n + c] =
+              sum[i / kVectors][4 * (i % kVectors) + j];
         }
       }
-      continue;
     }
-    // Lane l stores row l % 8 of matrix l / 8: activation rows 8 (l / 16), weight rows 8 (l / 8 % 2).
-    const u32 to = slice + ((lane / 16) * 8 + lane % 8) * T::kSliceRow + warp * 32 +
-                   (lane / 8 % 2) * 16;
+    return;
+  }
+  // Lane l stores row l % 8 of matrix l / 8: activation rows 8 (l / 16), weight rows 8 (l / 8 % 2).
+  const u32 to = slice + ((lane / 16) * 8 + lane % 8) * T::kSliceRow + warp * 32 +
+                 (lane / 8 % 2) * 16;
 #pragma unroll
-    for (int first = 0; first < T::kParts * kVectors; first += kSliceVectors) {
-      ptx::named_barrier(1 + group, 128);
+  for (int first = 0; first < T::kParts * kVectors; first += kSliceVectors) {
+    ptx::named_barrier(1 + group, 128);
 #pragma unroll
-      for (int i = 0; i < kSliceVectors; i += 2) {
-        const float* s = &sum[r][(first + i) / kVectors][4 * ((first + i) % kVectors)];
-        const u32 v[4] = {pack16(s[0], s[1], a.y_type), pack16(s[2], s[3], a.y_type),
-                          pack16(s[4], s[5], a.y_type), pack16(s[6], s[7], a.y_type)};
-        ptx::store_matrix_transposed(to + i * 8 * T::kSliceRow, v);
-      }
-      ptx::named_barrier(1 + group, 128);
+    for (int i = 0; i < kSliceVectors; i += 2) {
+      const float* s = &sum[(first + i) / kVectors][4 * ((first + i) % kVectors)];
+      const u32 v[4] = {pack16(s[0], s[1], a.y_type), pack16(s[2], s[3], a.y_type),
+                        pack16(s[4], s[5], a.y_type), pack16(s[6], s[7], a.y_type)};
+      ptx::store_matrix_transposed(to + i * 8 * T::kSliceRow, v);
+    }
+    ptx::named_barrier(1 + group, 128);
 #pragma unroll
-      for (int i = 0; i < T::kSlice; i += 16) {
-        const int row = i + thread / 8, piece = thread % 8;
-        u32 v[4];
-        ptx::load_shared(v, slice + row * T::kSliceRow + piece * 16);
-        store_eight(a, row0 + first * 8 + row, col + piece * 8, v);
-      }
+    for (int i = 0; i < T::kSlice; i += 16) {
+      const int row = i + thread / 8, piece = thread % 8;
+      u32 v[4];
+      ptx::load_shared(v, slice + row * T::kSliceRow + piece * 16);
+      store_eight(a, row0 + first * 8 + row, col + piece * 8, v);
     }
   }
 }

@@ -1,5 +1,5 @@
-// Shared memory of a block: a ring of stages, each the activations, weights and scales of one
-// K block of 128 columns, that a producer thread fills and consumer warps empty.
+// Shared memory of a block: two rings, one of activations and one of weights with their scales,
+// that two producer threads fill and consumer warps empty.
 #pragma once
 
 #include "flexq/layout.cuh"
@@ -9,50 +9,56 @@
 
 namespace flexq::sm90 {
 
-// row_blocks: blocks of 64 weight rows a consumer group owns. m_tile: activation rows.
-// segments: scales per 128 columns. element: bytes of an activation. block_scales: activation
-// scales per (row, 128).
-template <int row_blocks, int m_tile, int groups, int segments, int stages, int element,
-          bool block_scales = false>
+// groups: consumer warp groups, each of 64 weight rows. rows: activation rows of a tile. part:
+// activation rows of one product instruction. stages: of weights, each a K block of 128 columns.
+// x_stages: of activations, each `boxes` boxes of 128 bytes along K. element: bytes of an
+// activation. block_scales: activation scales per (row, 128), which come with a stage. cluster:
+// blocks that share the activations, neighbours along N.
+template <int groups, int rows, int part, int stages, int x_stages, int boxes, int element,
+          bool block_scales = false, int cluster = 1>
 struct Tile {
-  static constexpr int kRowBlocks = row_blocks;
-  static constexpr int kM = m_tile;
   static constexpr int kGroups = groups;
-  static constexpr int kSegments = segments;
+  static constexpr int kM = rows;
+  static constexpr int kPart = part;
+  static constexpr int kParts = rows / part;
   static constexpr int kStages = stages;
+  static constexpr int kXStages = x_stages;
+  static constexpr int kBoxes = boxes;
   static constexpr int kElement = element;
   static constexpr bool kBlockScales = block_scales;
+  static constexpr int kCluster = cluster;
+  // Where both rings move together, one pair of barriers serves a stage of both.
+  static constexpr bool kJoint = boxes == element;
 
-  static constexpr int kStrips = row_blocks * groups;
-  static constexpr int kN = kStrips * layout::kTileRows;
+  static constexpr int kN = groups * layout::kTileRows;
   static constexpr int kThreads = 128 * (groups + 1);
 
-  // Each product instruction covers kPart activation rows, kParts of them a tile.
-  static constexpr int kPart = m_tile < 128 ? m_tile : 128;
-  static constexpr int kParts = m_tile / kPart;
-
-  // A box is 128 bytes of m_tile rows; a stage has one box for int8, two for 16 bits.
-  static constexpr int kBoxBytes = m_tile * 128;
-  static constexpr int kWeights = kBoxBytes * element;
-  static constexpr int kScales = kWeights + kStrips * layout::kTileBytes;
-  static constexpr int kXScales = kScales + segments * kN * 2;
-  static constexpr int kStageBytes =
-      round_up(kXScales + (block_scales ? m_tile * 4 : 0), 1024);
+  // Boxes are aligned to 1024 bytes, the size of a swizzle pattern.
+  static constexpr int kBoxBytes = rows * 128;
+  static constexpr int kXScales = boxes * kBoxBytes;
+  static constexpr int kXStageBytes = round_up(kXScales + (block_scales ? rows * 4 : 0), 1024);
+  static constexpr int kScales = groups * layout::kTileBytes;
+  static constexpr int kStageBytes = kScales + kN * 2;
 
   // The output goes through `kSlice` rows of 64 columns a group, padded against conflicts.
-  static constexpr int kSlice = m_tile < 64 ? m_tile : 64;
+  static constexpr int kSlice = rows < 64 || groups > 2 ? 32 : 64;
   static constexpr int kSliceRow = 64 * 2 + 16;
-  static constexpr int kOutput = stages * kStageBytes;
+
+  static constexpr int kWeights = x_stages * kXStageBytes;
+  static constexpr int kOutput = kWeights + stages * kStageBytes;
   static constexpr int kBarriers = kOutput + groups * kSlice * kSliceRow;
-  static constexpr int kFlags = kBarriers + 2 * stages * 8;
+  static constexpr int kFlags = kBarriers + 2 * (stages + x_stages) * 8;
   // The base of dynamic memory is aligned to 1024 in the kernel.
   static constexpr int kSharedBytes = kFlags + groups * 4 + 1024;
 
-  static_assert(m_tile % kPart == 0 && m_tile <= 256, "a tensor map box has at most 256 rows");
+  static_assert(rows % part == 0 && rows / cluster % 8 == 0 && rows / cluster <= 256,
+                "a tensor map box has at most 256 rows, swizzled in groups of eight");
+  static_assert(element % boxes == 0, "a K block is a whole number of stages");
+  static_assert(!kJoint || (stages == x_stages && cluster == 1), "stages are shared");
   static_assert(kSharedBytes <= 232448, "shared memory of a Hopper multiprocessor");
 };
 
-// Position in the ring and the phase parity that goes with it.
+// Position in a ring and the phase parity that goes with it.
 template <int stages>
 struct Cursor {
   i32 stage = 0;
@@ -67,11 +73,21 @@ template <class T>
 struct Ring {
   u32 base;
 
-  __device__ __forceinline__ u32 stage(int s) const { return base + s * T::kStageBytes; }
-  __device__ __forceinline__ u32 full(int s) const { return base + T::kBarriers + s * 8; }
-  __device__ __forceinline__ u32 empty(int s) const {
-    return base + T::kBarriers + (T::kStages + s) * 8;
+  // A stage of activations, and one of weights.
+  __device__ __forceinline__ u32 x(int s) const { return base + s * T::kXStageBytes; }
+  __device__ __forceinline__ u32 weights(int s) const {
+    return base + T::kWeights + s * T::kStageBytes;
   }
+  // Barriers: of filled and of emptied stages.
+  __device__ __forceinline__ u32 full(int s) const { return base + T::kBarriers + s * 8; }
+  __device__ __forceinline__ u32 empty(int s) const { return full(T::kStages + s); }
+  __device__ __forceinline__ u32 x_full(int s) const {
+    return full(T::kJoint ? s : 2 * T::kStages + s);
+  }
+  __device__ __forceinline__ u32 x_empty(int s) const {
+    return full((T::kJoint ? T::kStages : 2 * T::kStages + T::kXStages) + s);
+  }
+
   __device__ __forceinline__ u32 output(int group) const {
     return base + T::kOutput + group * (T::kSlice * T::kSliceRow);
   }
@@ -80,50 +96,96 @@ struct Ring {
   // By one thread, before the block's first barrier.
   __device__ __forceinline__ void init() const {
     for (int s = 0; s < T::kStages; ++s) {
-      ptx::barrier_init(full(s), 1);
+      ptx::barrier_init(full(s), T::kJoint ? 2 : 1);
       ptx::barrier_init(empty(s), T::kGroups * 4);
+    }
+    for (int s = 0; !T::kJoint && s < T::kXStages; ++s) {
+      ptx::barrier_init(x_full(s), 1);
+      ptx::barrier_init(x_empty(s), T::kGroups * T::kCluster * 4);
     }
     ptx::barrier_init_fence();
   }
 
-  // By one thread: copies every stage of every piece of this block.
-  __device__ __forceinline__ void produce(const HopperArgs& a, Schedule work, int tiles_m,
-                                          int tiles_n, int k_blocks) const {
+  // By one warp that is done with a stage of weights.
+  __device__ __forceinline__ void release(int s) const {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(empty(s));
+  }
+
+  // By one warp that is done with a stage of activations: every block that fills it is told.
+  __device__ __forceinline__ void release_x(int s) const {
+    __syncwarp();
+    const u32 lane = threadIdx.x % 32;
+    if constexpr (T::kCluster == 1) {
+      if (lane == 0) ptx::barrier_arrive(x_empty(s));
+    } else {
+      if (lane < T::kCluster) ptx::barrier_arrive_at(x_empty(s), lane);
+    }
+  }
+
+  // By one thread: weights and scales of every piece of this block. They do not depend on earlier
+  // kernels, so the first stages are on their way before those have finished.
+  __device__ __forceinline__ void produce_weights(const HopperArgs& a, const Schedule& work, int tiles_m,
+                                                  int tiles_n, int k_blocks, u32 rank) const {
     const int n_pad = round_up(a.n, layout::kTileRows);
-    const int x_stride = layout::activation_scale_stride(a.m);
     Cursor<T::kStages> at;
-    for (Piece p; work.next(p);) {
+    Piece p;
+    for (int i = 0; work.piece(i, p); ++i) {
       const Place place = place_of(p.tile, tiles_m, tiles_n, a.raster);
-      const int row = place.m * T::kM, strip = place.n * T::kStrips;
-      const int strips = min(T::kStrips, n_pad / layout::kTileRows - strip);
-      const int scale_bytes = strips * layout::kTileRows * 2;
-      const int x_scale_bytes = T::kBlockScales ? min(T::kM, x_stride - row) * 4 : 0;
-      const u8* weights = a.weights + u64(strip) * k_blocks * layout::kTileBytes;
+      const int strip = (place.n * T::kCluster + rank) * T::kGroups;
+      const int strips = max(0, min(T::kGroups, n_pad / layout::kTileRows - strip));
+      const u32 scale_bytes = strips * layout::kTileRows * 2;
+      const u8* const weights = a.weights + u64(strip) * k_blocks * layout::kTileBytes;
+      const u16* const scales = a.scales + strip * layout::kTileRows;
+#pragma unroll 1
       for (int kb = p.begin; kb < p.end; ++kb) {
         ptx::barrier_wait(empty(at.stage), at.parity ^ 1);
-        const u32 to = stage(at.stage), done = full(at.stage);
-        ptx::barrier_arrive_expect(done, T::kBoxBytes * T::kElement + strips * layout::kTileBytes +
-                                             T::kSegments * scale_bytes + x_scale_bytes);
+        const u32 to = this->weights(at.stage), done = full(at.stage);
+        ptx::barrier_arrive_expect(done, strips * layout::kTileBytes + scale_bytes);
 #pragma unroll 1
         for (int s = 0; s < strips; ++s) {
-          ptx::copy_bulk(to + T::kWeights + s * layout::kTileBytes,
+          ptx::copy_bulk(to + s * layout::kTileBytes,
                          weights + (u64(s) * k_blocks + kb) * layout::kTileBytes,
                          layout::kTileBytes, done);
         }
-#pragma unroll
-        for (int s = 0; s < T::kSegments; ++s) {
-          ptx::copy_bulk(to + T::kScales + s * (T::kN * 2),
-                         a.scales + u64(kb * T::kSegments + s) * n_pad + strip * layout::kTileRows,
-                         scale_bytes, done);
+        if (strips != 0) {
+          ptx::copy_bulk(to + T::kScales, scales + u64(kb) * n_pad, scale_bytes, done);
         }
+        at.advance();
+      }
+    }
+  }
+
+  // By one thread: the activations of every piece of this block.
+  __device__ __forceinline__ void produce_x(const HopperArgs& a, const Schedule& work, int tiles_m,
+                                            int tiles_n, int k_blocks, u32 rank) const {
+    constexpr int kBoxRows = T::kM / T::kCluster;
+    const int x_stride = layout::activation_scale_stride(a.m);
+    ptx::prefetch_map(&a.x);
+    ptx::wait_for_previous();
+    Cursor<T::kXStages> at;
+    Piece p;
+    for (int i = 0; work.piece(i, p); ++i) {
+      const int row = place_of(p.tile, tiles_m, tiles_n, a.raster).m * T::kM;
+      const u32 scale_bytes = T::kBlockScales ? min(T::kM, x_stride - row) * 4 : 0;
+#pragma unroll 1
+      for (int box = p.begin * T::kElement; box < p.end * T::kElement; box += T::kBoxes) {
+        ptx::barrier_wait(x_empty(at.stage), at.parity ^ 1);
+        const u32 to = x(at.stage), done = x_full(at.stage);
+        ptx::barrier_arrive_expect(done, T::kBoxes * T::kBoxBytes + scale_bytes);
         if constexpr (T::kBlockScales) {
-          ptx::copy_bulk(to + T::kXScales, a.x_scales + u64(kb) * x_stride + row, x_scale_bytes,
+          ptx::copy_bulk(to + T::kXScales, a.x_scales + u64(box) * x_stride + row, scale_bytes,
                          done);
         }
 #pragma unroll
-        for (int box = 0; box < T::kElement; ++box) {
-          ptx::copy_box(to + box * T::kBoxBytes, &a.x,
-                        kb * layout::kTileCols + box * (128 / T::kElement), row, done);
+        for (int b = 0; b < T::kBoxes; ++b) {
+          const int column = (box + b) * (128 / T::kElement);
+          if constexpr (T::kCluster == 1) {
+            ptx::copy_box(to + b * T::kBoxBytes, &a.x, column, row, done);
+          } else {
+            ptx::copy_box_to(to + b * T::kBoxBytes + rank * (kBoxRows * 128), &a.x, column,
+                             row + rank * kBoxRows, done, (1 << T::kCluster) - 1);
+          }
         }
         at.advance();
       }

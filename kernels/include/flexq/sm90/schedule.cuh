@@ -1,4 +1,5 @@
-// Which tiles, and which part of K, a block works on; producer and consumers walk the same list.
+// Which tiles, and which part of K, a worker (a cluster of blocks) takes; its producers and
+// consumers walk the same list.
 #pragma once
 
 #include "flexq/types.cuh"
@@ -10,45 +11,48 @@ struct Piece {
   i32 tile, begin, end;
 };
 
+// A function of a piece's number: what a loop keeps across a piece, it keeps in registers that
+// sums need.
 class Schedule {
  public:
-  __device__ __forceinline__ Schedule(int tiles, int split_tiles, int k_blocks)
+  __device__ __forceinline__ Schedule(int tiles, int split_tiles, int k_blocks, int worker,
+                                      int workers)
       : tiles_(tiles),
+        split_tiles_(split_tiles),
         k_blocks_(k_blocks),
-        split_units_(split_tiles * k_blocks),
-        unit_(first_unit(blockIdx.x)),
-        unit_end_(first_unit(blockIdx.x + 1)),
-        tile_(split_tiles + blockIdx.x) {}
+        worker_(worker),
+        workers_(workers) {}
 
-  __device__ __forceinline__ bool next(Piece& p) {
-    if (unit_ < unit_end_) {
-      p.tile = unit_ / k_blocks_;
-      p.begin = unit_ % k_blocks_;
-      p.end = min(k_blocks_, p.begin + unit_end_ - unit_);
-      unit_ += p.end - p.begin;
+  // Piece `i` of this worker; false after the last.
+  __device__ __forceinline__ bool piece(int i, Piece& p) const {
+    const int begin = first_unit(worker_), end = first_unit(worker_ + 1);
+    const int first = begin / k_blocks_, parts = begin < end ? (end - 1) / k_blocks_ - first + 1 : 0;
+    if (i < parts) {
+      const int from = (first + i) * k_blocks_;
+      p = {first + i, max(begin - from, 0), min(end - from, k_blocks_)};
       return true;
     }
-    p = {tile_, 0, k_blocks_};
-    tile_ += gridDim.x;
+    p = {split_tiles_ + worker_ + (i - parts) * workers_, 0, k_blocks_};
     return p.tile < tiles_;
   }
 
-  // First and last block that has a part of a split tile.
-  __device__ __forceinline__ int first_block(int tile) const { return owner(tile * k_blocks_); }
-  __device__ __forceinline__ int last_block(int tile) const {
+  // First and last worker that has a part of a split tile.
+  __device__ __forceinline__ int first_worker(int tile) const { return owner(tile * k_blocks_); }
+  __device__ __forceinline__ int last_worker(int tile) const {
     return owner((tile + 1) * k_blocks_ - 1);
   }
 
  private:
-  // Block b has units [b U / B, (b + 1) U / B).
-  __device__ __forceinline__ int first_unit(int block) const {
-    return int(i64(block) * split_units_ / gridDim.x);
+  // Worker w of W has units [w U / W, (w + 1) U / W). Fewer tiles are split than there are
+  // workers, a few hundred: 32 bits hold W U up to millions of columns.
+  __device__ __forceinline__ int first_unit(int worker) const {
+    return u32(worker * split_tiles_ * k_blocks_) / u32(workers_);
   }
   __device__ __forceinline__ int owner(int unit) const {
-    return int((i64(unit + 1) * gridDim.x - 1) / split_units_);
+    return u32((unit + 1) * workers_ - 1) / u32(split_tiles_ * k_blocks_);
   }
 
-  i32 tiles_, k_blocks_, split_units_, unit_, unit_end_, tile_;
+  i32 tiles_, split_tiles_, k_blocks_, worker_, workers_;
 };
 
 // Place of tile `tile` when `raster` tiles along M are neighbours: blocks that run at the same

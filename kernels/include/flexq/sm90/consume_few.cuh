@@ -1,0 +1,117 @@
+// Products of exact codes where the tile's rows are one part: the operands of a quad (32 columns)
+// are made while the products of the quad before run, and a K block's sums are scaled into the
+// f32 sums at its end. Few registers, so that many groups fit.
+#pragma once
+
+#include "flexq/convert.cuh"
+#include "flexq/ptx/copy.cuh"
+#include "flexq/sm90/epilogue.cuh"
+#include "flexq/sm90/formats.cuh"
+
+namespace flexq::sm90 {
+
+template <class T, class Format>
+class ConsumeFew {
+  static_assert(T::kJoint, "a stage is a K block");
+
+ public:
+  __device__ __forceinline__ ConsumeFew(const HopperArgs& a, const Ring<T>& ring, int group)
+      : ring_(ring), a_(a) {
+    const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    weights_ = group * layout::kTileBytes + warp * layout::kBlockBytes + lane * 16;
+    scales_ = T::kScales + (group * layout::kTileRows + warp * 16 + lane / 4) * 2;
+    ptx::pin(weights_), ptx::pin(scales_);  // or they are computed again for every K block
+  }
+
+  __device__ __forceinline__ void run(int blocks, Sums<T>& sum) {
+    zero<T>(sum);
+    for (int block = 0; block < blocks; ++block) {
+      ptx::barrier_wait(ring_.full(at_.stage), at_.parity);
+      const u32 weights = ring_.weights(at_.stage);
+      u32 words[3][4];
+#pragma unroll
+      for (int c = 0; c < 3; ++c) {
+        ptx::load_shared(words[c], weights + weights_ + c * layout::kChunkBytes);
+      }
+      const float s0 = scale(weights + scales_), s1 = scale(weights + scales_ + 16);
+      const u32 stage = ring_.x(at_.stage), x = ptx::wgmma_operand(stage);
+      Operands operands[2];
+      Part part;
+#pragma unroll
+      for (int j = 0; j < layout::kQuads; ++j) {
+        const auto word = [&](int i) { return words[(3 * j + i) / 4][(3 * j + i) % 4]; };
+        const u32 w[3] = {word(0), word(1), word(2)};
+        if (j >= 2) ptx::wgmma_wait<1>();
+        format_.unpack(w, operands[j % 2]);
+#pragma unroll
+        for (int s = 0; s < kSteps; ++s) ptx::pin(operands[j % 2][s]);
+        multiply(x, j, operands[j % 2], part);
+      }
+      ptx::wgmma_wait<0>();
+      ptx::pin(part);
+      add(stage, s0, s1, part, sum[0]);
+      ring_.release(at_.stage);
+      at_.advance();
+    }
+  }
+
+  // One scale per activation row is applied at the end.
+  __device__ __forceinline__ void finish(int row0, Sums<T>& sum) const {
+    if constexpr (T::kElement == 2 || T::kBlockScales) return;
+    const int t = threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < T::kM / 8; ++i) {
+      const int row = row0 + 8 * i + 2 * t;
+      const float x0 = __ldg(a_.x_scales + min(row, a_.m - 1));
+      const float x1 = __ldg(a_.x_scales + min(row + 1, a_.m - 1));
+      float* s = &sum[0][4 * i];
+      s[0] *= x0, s[1] *= x1, s[2] *= x0, s[3] *= x1;
+    }
+  }
+
+ private:
+  static constexpr int kSteps = Format::kSteps / layout::kQuads;
+  using Part = typename Format::Sum[T::kPart / 2];
+  using Operands = u32[kSteps][4];
+
+  __device__ __forceinline__ float scale(u32 from) const {
+    return load16(ptx::load_shared_u16(from), a_.scale_type) * Format::kInverse;
+  }
+
+  // Starts the products of quad j.
+  __device__ __forceinline__ void multiply(u32 x, int j, const Operands& operands, Part& part) {
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      const int step = j * kSteps + s;
+      Format::wgmma(part, operands[s], x + step / 4 * (T::kBoxBytes / 16) + step % 4 * 2,
+                    step == 0);
+    }
+    ptx::wgmma_commit();
+  }
+
+  __device__ __forceinline__ void add(u32 stage, float s0, float s1, const Part& part,
+                                      float (&sum)[T::kPart / 2]) {
+    const u32 from = stage + T::kXScales + threadIdx.x % 4 * 8;
+#pragma unroll
+    for (int i = 0; i < T::kPart / 8; ++i) {
+      float v[4] = {float(part[4 * i]), float(part[4 * i + 1]), float(part[4 * i + 2]),
+                    float(part[4 * i + 3])};
+      if constexpr (T::kBlockScales) {
+        const float2 x = ptx::load_shared_f32x2(from + i * 32);
+        v[0] *= x.x, v[1] *= x.y, v[2] *= x.x, v[3] *= x.y;
+      }
+      float* s = &sum[4 * i];
+      s[0] = fmaf(v[0], s0, s[0]), s[1] = fmaf(v[1], s0, s[1]);
+      s[2] = fmaf(v[2], s1, s[2]), s[3] = fmaf(v[3], s1, s[3]);
+    }
+  }
+
+  Ring<T> ring_;
+  Format format_;
+  const HopperArgs& a_;
+  u32 weights_, scales_;
+  Cursor<T::kStages> at_;
+};
+
+}  // namespace flexq::sm90
