@@ -23,14 +23,23 @@ from models import SHAPES, fill, pack_empty, skeleton
 SHARD = 4 << 30
 
 
-def write(shape: str, directory: Path) -> None:
-    """A packed directory as `flexq-pack` lays it out, without checksums."""
+def write(shape: str, directory: Path, device: str = "cpu", layers: int | None = None) -> None:
+    """A packed directory as `flexq-pack` lays it out, without checksums.
+
+    Args:
+        shape: of the model.
+        directory: to be made.
+        device: where random numbers are made, layer by layer of the model.
+        layers: fewer than the model has.
+    """
     from flexq.transformers import FlexQConfig
     from safetensors.torch import save_file
 
-    model = skeleton(shape)
+    model = skeleton(shape, layers)
     pack_empty(model, "auto")
-    model = fill(model.to_empty(device="cpu"))
+    for module in model.modules():
+        if not list(module.children()):
+            fill(module.to_empty(device=device)).cpu()
     model.config.quantization_config = FlexQConfig(preset="full")
     model.config.architectures = [type(model).__name__]
     directory.mkdir(parents=True)

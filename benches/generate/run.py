@@ -2,8 +2,9 @@
 
     python benches/generate/run.py --shapes llama-3.1-8b --batch 1 8 32 --compile --out r.csv
 
-Decode is one step with a static cache of 128 + 1024 tokens, recorded as a CUDA graph and
-replayed; prefill runs without a cache. `--compile` compiles both with torch.compile, as
+Decode on a GPU is one step with a static cache of 128 + 1024 tokens, recorded as a CUDA graph
+and replayed; on a CPU it is a step with the cache that transformers takes by itself, after a
+prompt of 128. Prefill runs without a cache. `--compile` compiles both with torch.compile, as
 `generate` does with a static cache. Weights are random: speed and memory do not depend on
 their values. A case whose step cannot be recorded is timed without a graph, and says so.
 `--profile` prints where the time of a decode step goes.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 from models import SHAPES, SYSTEMS, build
-from transformers import StaticCache
+from transformers import DynamicCache, StaticCache
 
 PROMPT, OUTPUT = 128, 1024
 
@@ -95,7 +96,10 @@ def prefill(model, tokens: int, device: str, repeats: int, compiled: bool) -> di
 def decode(model, batch: int, device: str, repeats: int, compiled: bool, profiled: bool) -> dict:
     """Seconds of a step."""
     tokens = torch.randint(0, 1000, (batch, PROMPT), device=device)
-    cache = StaticCache(config=model.config, max_cache_len=PROMPT + OUTPUT)
+    if device == "cuda":
+        cache = StaticCache(config=model.config, max_cache_len=PROMPT + OUTPUT)
+    else:
+        cache = DynamicCache(config=model.config)
     model(tokens, past_key_values=cache, logits_to_keep=1)
     token = tokens[:, :1].clone()
     position = torch.full((1, 1), PROMPT, device=device)
