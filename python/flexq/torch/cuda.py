@@ -73,20 +73,6 @@ def _workspace(x: Tensor, shape: tuple[int, int, int], rows: int, act_bits: int)
     return workspace.data_ptr(), workspace.numel()
 
 
-@cache
-def _capability(device: torch.device) -> int:
-    return torch.cuda.get_device_capability(device)[0]
-
-
-def _is_unproven(device: torch.device, rows: int, group: int) -> bool:
-    """Whether a product would get one of the Hopper kernels for many rows.
-
-    When last measured they were wrong for small weights (`benches/generate/record`), so the
-    weight is dequantized for torch's product until `tests/gpu` passes with them.
-    """
-    return rows > 16 and group not in (32, 64) and _capability(device) == 9
-
-
 def to_device_order(
     packed: Tensor, scale: Tensor, shape: tuple[int, ...], group: int
 ) -> tuple[Tensor, Tensor]:
@@ -168,7 +154,7 @@ def _linear_into(
         return
     columns = x.shape[-1]
     rows = x.numel() // columns if columns else 0
-    if x.dtype == torch.float32 or _is_unproven(x.device, rows, group):
+    if x.dtype == torch.float32:
         if act_bits not in (policy.AUTO, 16):
             x = portable.quantize_activations(x, act_bits)
         weight = dequantize(packed, scale, out_features, columns, group, x.dtype)

@@ -11,7 +11,7 @@ from flexq.policy import ACT_BITS, matches
 AUTO = 0
 """The number that stands for `auto` in operators."""
 
-INT8_ROWS = {"cpu": 17, "cuda": 65}
+INT8_ROWS = {"cpu": 3, "cuda": 65}
 """From this many rows on, integer products pay for quantizing the activations.
 
 Below it the product is bound by reading weights, which 8-bit activations do not
