@@ -16,6 +16,7 @@ Floats = NDArray[Any]
 FLOAT_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 RULES = ("absmax31", "absmax32s", "mse")
 GROUPS: tuple[int | str, ...] = (32, 64, 128, 256, "row")
+PAIRED_GROUPS = (32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,107 @@ def _search(w: NDArray[np.float32], exact: Any, rounded: Any, stored: Any) -> An
         with np.errstate(all="ignore"):
             steps = w * (np.float32(1) / candidate)
             error = (steps - np.clip(np.rint(steps), -32, 31)) ** 2
-            # element i goes to lane i mod 16, then the upper half joins the lower
-            lanes = np.zeros(16, np.float32)
-            for start in range(0, len(error), 16):
-                lanes[: len(error) - start] += error[start : start + 16]
-            while len(lanes) > 1:
-                lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
-            total = lanes[0] * (candidate / base) ** 2
+            total = _sum_in_lanes(error) * (candidate / base) ** 2
         if total < least:
             best, least = bits, total
     return best
+
+
+def unpair(words: NDArray[np.uint16]) -> NDArray[np.float16]:
+    """The two scales of each word `[N, groups]`, as `[N, 2 * groups]`."""
+    word = words.astype(np.int32)
+    first = (word >> 6 & 511) << 5
+    second = np.maximum(first + ((word & 31) - 16) * 64, 0)
+    signs = [word >> 15 & 1, word >> 5 & 1]
+    halves = [bits | sign << 15 for bits, sign in zip((first, second), signs, strict=True)]
+    return np.stack(halves, axis=-1).reshape(len(words), -1).astype(np.uint16).view(np.float16)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """As `Quantized`, with words `[N, groups]` of two scales each."""
+
+    codes: NDArray[np.int8]
+    words: NDArray[np.uint16]
+
+    def dequantize(self, group_size: int) -> NDArray[np.float32]:
+        """`f32(code) * f32(scale)`."""
+        scales = unpair(self.words)[:, : -(-self.codes.shape[1] // (group_size // 2))]
+        return Quantized(self.codes, scales).dequantize(group_size // 2)
+
+
+def quantize_pairs(w: Floats, group_size: int, rule: str = "absmax32s") -> Paired:
+    """As `quantize`, with a scale for each half of a group, both in one word."""
+    w = w.astype(np.float32)
+    codes = np.zeros(w.shape, np.int8)
+    words = np.zeros((len(w), -(-w.shape[1] // group_size)), np.uint16)
+    for n, row in enumerate(w):
+        for g, columns in enumerate(groups(w.shape[1], group_size)):
+            halves = np.split(row[columns], [group_size // 2])
+            words[n, g] = _word(halves, rule)
+            scales = unpair(words[n : n + 1, g : g + 1])[0].astype(np.float32)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                steps = [
+                    np.clip(np.rint(half / scale), -32, 31) if scale else np.zeros_like(half)
+                    for half, scale in zip(halves, scales, strict=True)
+                ]
+            codes[n, columns] = np.concatenate(steps).astype(np.int8)
+    return Paired(codes, words)
+
+
+def _word(halves: list[NDArray[np.float32]], rule: str) -> int:
+    """The word of one group."""
+    exact = []
+    for half in halves:
+        high, low = max(half.max(initial=0), 0), min(half.min(initial=0), 0)
+        largest = high if high >= -low else low
+        scale = (
+            max(high, -low) / np.float32(31) if rule == "absmax31" else largest / np.float32(-32)
+        )
+        exact.append(np.float32(scale))
+    places = [(int(np.float16(abs(scale)).view(np.uint16)) + 16) >> 5 for scale in exact]
+    signs = [bool(scale < 0) for scale in exact]
+    first = max(places[0], places[1] - 30)
+    second = max(places[1], first - 32)
+    steps = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, -1, -2) if rule == "mse" else (0, 1)
+    best, least = (0, 0), np.float32(np.inf)
+    for i in steps if rule == "mse" else (0,):
+        for j in steps:
+            a, b = first + i, second + j
+            if not (0 <= a <= 511 and b >= 0 and (b - a) % 2 == 0 and -32 <= b - a <= 30):
+                continue
+            if rule != "mse":
+                return _spell(a, b, signs)
+            errors = [
+                _error(half, place, sign)
+                for half, place, sign in zip(halves, (a, b), signs, strict=True)
+            ]
+            if errors[0] + errors[1] < least:
+                best, least = (a, b), errors[0] + errors[1]
+    return _spell(*best, signs)
+
+
+def _spell(first: int, second: int, signs: list[bool]) -> int:
+    return signs[0] << 15 | first << 6 | signs[1] << 5 | ((second - first) // 2 + 16)
+
+
+def _error(w: NDArray[np.float32], place: int, negative: bool) -> Any:
+    """The squared error of a half, in float32 and in the order the rule prescribes."""
+    if place <= 0:
+        return _sum_in_lanes(w**2)
+    scale = np.float32(np.uint16(place << 5).view(np.float16)) * np.float32(-1 if negative else 1)
+    steps = w * (np.float32(1) / scale)
+    return _sum_in_lanes((steps - np.clip(np.rint(steps), -32, 31)) ** 2) * (scale * scale)
+
+
+def _sum_in_lanes(values: NDArray[np.float32]) -> Any:
+    """Element i goes to lane i mod 16, then the upper half joins the lower."""
+    lanes = np.zeros(16, np.float32)
+    for start in range(0, len(values), 16):
+        lanes[: len(values) - start] += values[start : start + 16]
+    while len(lanes) > 1:
+        lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
+    return lanes[0]
 
 
 def quantize_activations(

@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 _Array: TypeAlias = NDArray[Any]
 _Rule: TypeAlias = str
 _FloatName: TypeAlias = Literal["float32", "float16", "bfloat16"]
-_ScaleName: TypeAlias = Literal["float16", "bfloat16"]
+_ScaleName: TypeAlias = Literal["float16", "bfloat16", "pair"]
 _GroupSize: TypeAlias = int | Literal["row"]
 
 __version__: str
@@ -69,6 +69,7 @@ class QTensor:
         *,
         threads: int | None = None,
     ) -> _Array: ...
+    def unpaired(self) -> Self: ...
     def to(self, device: str) -> CudaTensor: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: slice | SupportsIndex, /) -> Self: ...

@@ -43,7 +43,7 @@ def pack(
     exclude: Iterable[str] = (),
     group_size: int | Literal["row"] = 128,
     rule: Literal["absmax31", "absmax32s", "mse"] = "absmax32s",
-    scale_dtype: Literal["float16", "bfloat16"] = "float16",
+    scale_dtype: Literal["float16", "bfloat16", "pair"] = "float16",
     policy: str = "auto",
     threads: int | None = None,
     force: bool = False,
@@ -59,7 +59,7 @@ def pack(
         exclude: patterns of what to keep; they win over `include`.
         group_size: columns per scale: 32, 64, 128, 256 or "row".
         rule: how scales are found.
-        scale_dtype: how scales are stored.
+        scale_dtype: how scales are stored; "pair" has one for each half of a group.
         policy: bits of activations for config.json: "auto", "paper" or a JSON file.
         threads: how many may work; all of the machine by default. The bytes are the same.
         force: replace an output that exists.
@@ -102,7 +102,7 @@ def plan(
     exclude: Iterable[str] = (),
     group_size: int | Literal["row"] = 128,
     rule: Literal["absmax31", "absmax32s", "mse"] = "absmax32s",
-    scale_dtype: Literal["float16", "bfloat16"] = "float16",
+    scale_dtype: Literal["float16", "bfloat16", "pair"] = "float16",
 ) -> Report:
     """Predicts what `pack` would write, to the byte, without writing anything.
 

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use flexq_core::pipeline::{PackOptions, Policy, WriteOptions};
 use flexq_core::select::{Pattern, Preset, Rules};
-use flexq_core::{FloatType, Group, Result, ScaleRule, ScaleType, Scheme, Threads};
+use flexq_core::{Group, Result, ScaleRule, ScaleType, Scheme, Threads};
 
 const ABOUT: &str = "6-bit checkpoints: pack, look into, check and convert them";
 
@@ -240,8 +240,8 @@ pub struct QuantizationArgs {
     /// How scales are found; `mse` has the least error and takes longer
     #[arg(long, default_value = "absmax32s", value_parser = ["absmax31", "absmax32s", "mse"])]
     pub scale_rule: String,
-    /// How scales are stored
-    #[arg(long, default_value = "f16", value_parser = ["f16", "bf16"])]
+    /// How scales are stored; `pair` has one for each half of a group in the same bytes
+    #[arg(long, default_value = "f16", value_parser = ["f16", "bf16", "pair"])]
     pub scale_type: String,
     /// Bits of activations at run time: `auto`, `paper` (8 into `down_proj`, 6 elsewhere), or a JSON file
     #[arg(long, default_value = "auto", value_name = "auto|paper|FILE")]
@@ -256,10 +256,6 @@ impl QuantizationArgs {
     pub fn options(&self) -> Result<PackOptions> {
         let patterns =
             |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect::<Result<Vec<_>, _>>();
-        let scale_type = match self.scale_type.parse()? {
-            FloatType::BF16 => ScaleType::BF16,
-            _ => ScaleType::F16,
-        };
         Ok(PackOptions {
             rules: Rules {
                 preset: self.preset.parse::<Preset>()?,
@@ -269,7 +265,7 @@ impl QuantizationArgs {
             scheme: Scheme {
                 group: self.group_size.parse::<Group>()?,
                 rule: self.scale_rule.parse::<ScaleRule>()?,
-                scale_type,
+                scale_type: self.scale_type.to_uppercase().parse::<ScaleType>()?,
             },
             policy: Policy::named(&self.policy)?,
             ..PackOptions::default()

@@ -46,7 +46,7 @@ pub enum Error {
         /// The scale before rounding.
         scale: f32,
         /// The storage type.
-        scale_type: crate::dtype::FloatType,
+        scale_type: crate::scheme::ScaleType,
     },
     /// A buffer or dimension of the wrong length.
     #[error("{what}: expected {expected}, found {found}")]

@@ -50,6 +50,7 @@ pub mod interop;
 pub mod layout;
 pub mod matmul;
 pub mod mmap;
+pub mod pair;
 pub mod pipeline;
 pub mod plan;
 pub mod qtensor;

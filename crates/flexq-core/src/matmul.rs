@@ -4,7 +4,7 @@
 //! `y[m, n] = sum over k of x[m, k] w[n, k]`, that is `x` times the transposed weight.
 //!
 //! With quantized activations (see [`activations`](crate::activations)) the columns are
-//! cut into segments of the weight group's width, but at most 128. From left to right,
+//! cut into segments of the columns that share a weight scale, but at most 128. From left to right,
 //! each adds `(sx * sw) * f32(dot)` in single precision, unfused, where `dot` is the exact
 //! integer product of its codes. The result is the same for every instruction set, number
 //! of threads and number of rows.
@@ -17,7 +17,7 @@
 use std::cell::Cell;
 
 use crate::activations::{self, ActivationBits, ActivationGroup, Rule};
-use crate::arch::{MAX_STRIPE, QuantizedRows, Scratch, Stripes, Weights, segment_width};
+use crate::arch::{MAX_STRIPE, QuantizedRows, Scratch, Stripes, Weights};
 use crate::backend::Cpu;
 use crate::error::{Error, Result};
 use crate::qtensor::QTensor;
@@ -84,7 +84,7 @@ impl Cpu {
         let mut workspace = WORKSPACE.take();
         let Workspace { x: floats, quantized } = &mut workspace;
         if let Some(limit) = options.bits.limit() {
-            let rule = Rule { limit, group: options.group, segment: segment_width(w.scheme().group) };
+            let rule = Rule { limit, group: options.group, segment: weights.segment_width() };
             activations::quantize(kernels, x, rule, options.threads, quantized);
             for_each(options.threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();

@@ -6,7 +6,7 @@ use crate::bytes::SharedBytes;
 use crate::dtype::FloatType;
 use crate::error::{Error, Result};
 use crate::layout;
-use crate::scheme::Scheme;
+use crate::scheme::{Group, ScaleType, Scheme};
 
 /// A 6-bit weight of shape `[N, K]`, or `[E, N, K]` for fused experts.
 ///
@@ -23,11 +23,12 @@ pub struct QTensor {
 impl QTensor {
     /// A tensor over existing canonical bytes.
     ///
-    /// `packed` holds `rows * ceil(6 K / 8)` bytes and `scales` one 16-bit float per
-    /// group of every row, little-endian; `origin` is the type it was quantized from.
+    /// `packed` holds `rows * ceil(6 K / 8)` bytes and `scales` one 16-bit word of the
+    /// scheme's scale type per group of every row, little-endian; `origin` is the type it was quantized from.
     ///
     /// # Errors
-    /// [`Error::Length`] when the rank is below 2 or a buffer has the wrong size.
+    /// [`Error::Length`] when the rank is below 2 or a buffer has the wrong size,
+    /// [`Error::Unknown`] for a group that the scale type does not go with.
     pub fn from_parts(
         shape: Vec<usize>,
         origin: FloatType,
@@ -35,6 +36,7 @@ impl QTensor {
         packed: SharedBytes,
         scales: SharedBytes,
     ) -> Result<Self> {
+        scheme.check()?;
         if shape.len() < 2 {
             return Err(Error::length("dimensions of a quantized tensor", 2, shape.len()));
         }
@@ -89,10 +91,33 @@ impl QTensor {
         &self.packed
     }
 
-    /// Scales, `[rows, groups]` little-endian 16-bit floats of the scheme's scale type.
+    /// Scales, `[rows, groups]` little-endian 16-bit words of the scheme's scale type.
     #[must_use]
     pub fn scales(&self) -> &SharedBytes {
         &self.scales
+    }
+
+    /// The same weights with a half-precision scale of its own for every half of a group;
+    /// the tensor itself if its scales are not paired.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for pairs in groups of 32: there are no groups of 16.
+    pub fn unpaired(&self) -> Result<Self> {
+        let Scheme { scale_type, rule, .. } = self.scheme;
+        if scale_type != ScaleType::Pair {
+            return Ok(self.clone());
+        }
+        let columns = self.columns();
+        let group = Group::columns(self.scheme.scale_width(columns))?;
+        let words = self.scheme.group.count(columns) * 2;
+        let mut scales = Vec::with_capacity(self.rows() * group.count(columns) * 2);
+        for row in self.scales.chunks_exact(words.max(1)) {
+            for i in 0..group.count(columns) {
+                scales.extend(scale_type.scale_at(row, i).to_le_bytes());
+            }
+        }
+        let scheme = Scheme { group, rule, scale_type: ScaleType::F16 };
+        Self::from_parts(self.shape.clone(), self.origin, scheme, self.packed.clone(), scales.into())
     }
 
     /// Bytes of codes and scales.

@@ -1,7 +1,8 @@
 //! Floats to packed codes and scales.
 //!
 //! # The arithmetic
-//! For every group of columns of every row, with all operations in IEEE single
+//! Scales of the type [`Pair`](crate::ScaleType::Pair) are found as [`pair`](crate::pair) says.
+//! Otherwise, for every group of columns of every row, with all operations in IEEE single
 //! precision and rounding half to even:
 //!
 //! 1. `high = max(0, max w)`, `low = min(0, min w)`.
@@ -110,6 +111,7 @@ impl Cpu {
         if scheme.rule == ScaleRule::Imported {
             return Err(Error::unknown("scale rule to quantize by", scheme.rule, "absmax31, absmax32s, mse"));
         }
+        scheme.check()?;
         let (rows, columns) = (src.rows(), src.columns());
         let (packed_bytes, scale_bytes) = layout::sizes(rows, columns, scheme.group)?;
         check_length("bytes of packed codes", Some(packed_bytes), rows, columns, packed.len())?;
@@ -178,7 +180,7 @@ fn error_at(fault: Fault, row: usize, scheme: &Scheme) -> Error {
     match fault {
         Fault::NonFinite { column, value } => Error::NonFinite { tensor, row, column, value },
         Fault::Overflow { group, scale } => {
-            Error::ScaleOverflow { tensor, row, group, scale, scale_type: scheme.scale_type.float_type() }
+            Error::ScaleOverflow { tensor, row, group, scale, scale_type: scheme.scale_type }
         }
     }
 }

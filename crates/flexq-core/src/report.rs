@@ -43,7 +43,7 @@ pub fn summary(summary: &Summary) -> Value {
         "bits": 6,
         "group_size": summary.scheme.group.to_string(),
         "scale_rule": summary.scheme.rule.name(),
-        "scale_type": summary.scheme.scale_type.float_type().name(),
+        "scale_type": summary.scheme.scale_type.name(),
         "bytes_before": summary.total().bytes_before,
         "tensor_bytes": summary.total().bytes_after,
         "header_bytes": summary.header_bytes(),

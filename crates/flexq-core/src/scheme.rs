@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::dtype::FloatType;
 use crate::error::{Error, Result};
+use crate::pair;
 
 /// Bits per stored code.
 pub const BITS: usize = 6;
@@ -124,7 +125,7 @@ impl FromStr for ScaleRule {
     }
 }
 
-/// The 16-bit type that scales are stored in.
+/// How scales are stored: one 16-bit word per group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum ScaleType {
     /// Half precision, the default.
@@ -132,34 +133,85 @@ pub enum ScaleType {
     F16,
     /// bfloat16: for weights whose scales leave the range of half precision.
     BF16,
+    /// Two scales in one word, one for each half of the group: see [`pair`](crate::pair).
+    Pair,
 }
 
 impl ScaleType {
-    /// The same type among all floating-point types.
+    /// Every type.
+    pub const ALL: [Self; 3] = [Self::F16, Self::BF16, Self::Pair];
+
+    /// The stored name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Pair => "PAIR",
+        }
+    }
+
+    /// The floating-point type that holds every such scale exactly.
     #[must_use]
     pub const fn float_type(self) -> FloatType {
         match self {
-            Self::F16 => FloatType::F16,
+            Self::F16 | Self::Pair => FloatType::F16,
             Self::BF16 => FloatType::BF16,
         }
     }
 
-    /// Rounds to the type (half to even) and gives the stored bits.
+    /// Rounds a scale to [`float_type`](Self::float_type), half to even, and gives its bits.
     #[must_use]
     pub fn to_bits(self, value: f32) -> u16 {
-        match self {
-            Self::F16 => half::f16::from_f32(value).to_bits(),
-            Self::BF16 => half::bf16::from_f32(value).to_bits(),
+        match self.float_type() {
+            FloatType::BF16 => half::bf16::from_f32(value).to_bits(),
+            _ => half::f16::from_f32(value).to_bits(),
         }
     }
 
-    /// The exact value of stored bits.
+    /// The exact value of the bits of a scale.
     #[must_use]
     pub fn from_bits(self, bits: u16) -> f32 {
-        match self {
-            Self::F16 => half::f16::from_bits(bits).to_f32(),
-            Self::BF16 => half::bf16::from_bits(bits).to_f32(),
+        match self.float_type() {
+            FloatType::BF16 => half::bf16::from_bits(bits).to_f32(),
+            _ => half::f16::from_bits(bits).to_f32(),
         }
+    }
+
+    /// Scales per stored word.
+    #[must_use]
+    pub const fn per_word(self) -> usize {
+        match self {
+            Self::F16 | Self::BF16 => 1,
+            Self::Pair => 2,
+        }
+    }
+
+    /// The bits of scale `i` among the stored words of a row, little-endian.
+    #[inline]
+    pub(crate) fn scale_at(self, words: &[u8], i: usize) -> u16 {
+        let word = |i: usize| u16::from_le_bytes([words[2 * i], words[2 * i + 1]]);
+        match self {
+            Self::F16 | Self::BF16 => word(i),
+            Self::Pair => pair::unpack(word(i / 2), i % 2),
+        }
+    }
+}
+
+impl fmt::Display for ScaleType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ScaleType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|scale_type| scale_type.name() == name)
+            .ok_or_else(|| Error::unknown("type of scales", name, "F16, BF16, PAIR"))
     }
 }
 
@@ -172,6 +224,33 @@ pub struct Scheme {
     pub rule: ScaleRule,
     /// How scales are stored.
     pub scale_type: ScaleType,
+}
+
+impl Scheme {
+    /// Columns per scale in a row of `k` columns: a group, or half of it.
+    #[must_use]
+    pub fn scale_width(&self, k: usize) -> usize {
+        self.group.width(k).div_ceil(self.scale_type.per_word())
+    }
+
+    /// Scales of a row of `k` columns.
+    #[must_use]
+    pub fn scale_count(&self, k: usize) -> usize {
+        k.div_ceil(self.scale_width(k))
+    }
+
+    /// Checks that group and scale type go together.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for pairs in groups other than 32, 64 or 128 columns.
+    pub fn check(&self) -> Result<()> {
+        match (self.scale_type, self.group) {
+            (ScaleType::Pair, Group::Row | Group::Columns(256)) => {
+                Err(Error::unknown("group size of paired scales", self.group, "32, 64, 128"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Default for Scheme {

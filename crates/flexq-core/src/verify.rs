@@ -124,8 +124,11 @@ fn finite(name: &str, description: &Description, bytes: &[u8]) -> Option<FormatE
         .as_chunks::<2>()
         .0
         .iter()
-        .map(|&bits| scheme.scale_type.from_bits(u16::from_le_bytes(bits)))
         .enumerate()
+        .flat_map(|(at, word)| {
+            (0..scheme.scale_type.per_word()).map(move |i| (at, scheme.scale_type.scale_at(word, i)))
+        })
+        .map(|(at, bits)| (at, scheme.scale_type.from_bits(bits)))
         .find(|(_, scale)| !scale.is_finite())?;
     let groups = scheme.group.count(description.columns());
     let (row, group) = (at / groups, at % groups);

@@ -271,12 +271,13 @@ impl CudaTensor {
             return Err(PyValueError::new_err("only matrices go to a GPU: take one expert, q[i]"));
         };
         let device = Device::get(ordinal).map_err(GpuError)?;
+        let q = &q.unpaired().map_err(crate::error::PyError::from)?;
         let group = match q.scheme().group {
             Group::Columns(columns) => flexq_cuda::Group::Columns(columns),
             Group::Row => flexq_cuda::Group::Row,
         };
         let scale_type = match q.scheme().scale_type {
-            flexq_core::ScaleType::F16 => ScaleType::F16,
+            flexq_core::ScaleType::F16 | flexq_core::ScaleType::Pair => ScaleType::F16,
             flexq_core::ScaleType::BF16 => ScaleType::BF16,
         };
         let load = || -> flexq_cuda::Result<(Buffer, Buffer)> {

@@ -68,22 +68,37 @@ impl FromPyObject<'_, '_> for Dtype {
     }
 }
 
-/// `scale_dtype`: float16 or bfloat16.
+/// `scale_dtype`: float16, bfloat16 or "pair".
 #[derive(Clone, Copy)]
 pub struct ScaleDtype(pub ScaleType);
 
 impl ScaleDtype {
     pub const F16: Self = Self(ScaleType::F16);
+
+    /// The name that is read as this.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            ScaleType::F16 => "float16",
+            ScaleType::BF16 => "bfloat16",
+            ScaleType::Pair => "pair",
+        }
+    }
 }
 
 impl FromPyObject<'_, '_> for ScaleDtype {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        if value.extract::<&str>().is_ok_and(|name| name == "pair") {
+            return Ok(Self(ScaleType::Pair));
+        }
         match value.extract::<Dtype>().map(|dtype| dtype.0) {
             Ok(FloatType::F16) => Ok(Self(ScaleType::F16)),
             Ok(FloatType::BF16) => Ok(Self(ScaleType::BF16)),
-            _ => Err(PyValueError::new_err(format!("scale_dtype {}: expected float16 or bfloat16", &*value))),
+            _ => Err(PyValueError::new_err(format!(
+                "scale_dtype {}: expected float16, bfloat16 or pair",
+                &*value
+            ))),
         }
     }
 }

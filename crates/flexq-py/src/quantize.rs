@@ -17,7 +17,8 @@ use crate::tensor::PyQTensor;
 ///         with `dtype="bfloat16"`); finite.
 ///     group_size: columns per scale: 32, 64, 128, 256 or "row".
 ///     rule: how scales are found: "absmax31", "absmax32s" or "mse".
-///     scale_dtype: how scales are stored: "float16" or "bfloat16".
+///     scale_dtype: how scales are stored: "float16", "bfloat16", or "pair", which has one
+///         for each half of a group of 32, 64 or 128 in the same 16 bits.
 ///     dtype: what the elements of `w` are, where its own dtype does not say.
 ///     threads: how many may work; all of the machine by default. The result is the same.
 ///

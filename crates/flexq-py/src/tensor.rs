@@ -1,6 +1,6 @@
 //! `flexq.QTensor`.
 
-use flexq_core::{FloatRowsMut, FloatType, QTensor, Scheme};
+use flexq_core::{FloatRowsMut, FloatType, QTensor, ScaleType, Scheme};
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -36,7 +36,7 @@ impl PyQTensor {
     /// Args:
     ///     packed: uint8, `rows * ceil(6 K / 8)` elements in any shape.
     ///     scales: float16 or bfloat16 as `scale_dtype` says, or their bits as uint16; one
-    ///         per group of every row, in any shape.
+    ///         per group of every row, in any shape. Pairs are always uint16.
     ///     shape: `(N, K)` or `(E, N, K)`.
     ///     group_size: columns per scale, or "row".
     ///     rule: how the scales were found.
@@ -60,7 +60,7 @@ impl PyQTensor {
             scale_type: scale_dtype.0,
         };
         let packed = array::copy_bytes(packed, &["uint8"])?;
-        let scales = array::copy_bytes(scales, &[array::name(scheme.scale_type.float_type()), "uint16"])?;
+        let scales = array::copy_bytes(scales, &[scale_dtype.name(), "uint16"])?;
         Ok(Self(QTensor::from_parts(shape, dtype.0, scheme, packed, scales).map_err(PyError::from)?))
     }
 
@@ -109,13 +109,17 @@ impl PyQTensor {
     /// Name of the type scales are stored in.
     #[getter]
     fn scale_dtype(&self) -> &'static str {
-        array::name(self.0.scheme().scale_type.float_type())
+        ScaleDtype(self.0.scheme().scale_type).name()
     }
 
     /// Scales, one per group: read-only `[N, groups]` (or `[E, N, groups]`), nothing copied.
+    /// Pairs are uint16 words of two.
     #[getter]
     fn scales<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let descr = array::float_descr(py, self.0.scheme().scale_type.float_type())?;
+        let descr = match self.0.scheme().scale_type {
+            ScaleType::Pair => numpy::dtype::<u16>(py),
+            scale_type => array::float_descr(py, scale_type.float_type())?,
+        };
         let groups = self.0.scheme().group.count(self.0.columns());
         array::view(py, self.0.scales(), &descr, &self.shape_with(groups))
     }
@@ -164,6 +168,14 @@ impl PyQTensor {
         })
         .map_err(PyError::from)?;
         Ok(w.into_array())
+    }
+
+    /// The same weights with a float16 scale of its own for every half of a group.
+    ///
+    /// Raises:
+    ///     ValueError: pairs in groups of 32; there are no groups of 16.
+    fn unpaired(&self) -> Result<Self, PyError> {
+        Ok(Self(self.0.unpaired()?))
     }
 
     /// A copy on a GPU, `"cuda"` or `"cuda:1"`, for `flexq.matmul`.

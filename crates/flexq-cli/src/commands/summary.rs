@@ -13,9 +13,7 @@ pub fn write(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
     writeln!(
         out,
         "  6-bit codes, groups of {}, rule {}, {} scales\n",
-        scheme.group,
-        scheme.rule,
-        scheme.scale_type.float_type()
+        scheme.group, scheme.rule, scheme.scale_type
     )?;
     let mut table = Table::new(&["part", "tensors", "weights", "bytes before", "bytes after", "bits"]);
     let mut row = |part: &str, totals: Totals| {

@@ -161,7 +161,25 @@ impl<'a> Weights<'a> {
         &self.packed[n * bytes..][..bytes]
     }
 
-    /// Scales of row `n`, little-endian.
+    /// Columns per scale.
+    pub fn scale_width(&self) -> usize {
+        self.group.width(self.columns).div_ceil(self.scale_type.per_word())
+    }
+
+    /// Columns whose integer products are summed exactly before scales apply: those that
+    /// share a scale, but never more than the 128 of an activation group.
+    pub fn segment_width(&self) -> usize {
+        segment_width(self.group) / self.scale_type.per_word()
+    }
+
+    /// Bits of scale `i` of a row, whose stored words `row` are; past the end, of the last.
+    #[inline]
+    pub fn scale_at(&self, row: &[u8], i: usize) -> u16 {
+        let last = row.len() / 2 * self.scale_type.per_word() - 1;
+        self.scale_type.scale_at(row, i.min(last))
+    }
+
+    /// Stored words of the scales of row `n`, little-endian.
     pub fn scales_row(&self, n: usize) -> &'a [u8] {
         let bytes = self.group.count(self.columns) * 2;
         &self.scales[n * bytes..][..bytes]

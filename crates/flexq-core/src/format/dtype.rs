@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::dtype::FloatType;
 use crate::error::Error;
+use crate::scheme::ScaleType;
 
 /// The element type of a stored tensor: every type of safetensors 0.8.
 #[allow(non_camel_case_types)]
@@ -150,6 +151,16 @@ impl From<FloatType> for Dtype {
             FloatType::F32 => Self::F32,
             FloatType::F16 => Self::F16,
             FloatType::BF16 => Self::BF16,
+        }
+    }
+}
+
+impl From<ScaleType> for Dtype {
+    fn from(scale_type: ScaleType) -> Self {
+        match scale_type {
+            ScaleType::F16 => Self::F16,
+            ScaleType::BF16 => Self::BF16,
+            ScaleType::Pair => Self::U16,
         }
     }
 }

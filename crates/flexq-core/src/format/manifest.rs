@@ -54,7 +54,7 @@ impl Description {
         let Scheme { group, scale_type, .. } = self.scheme;
         Ok([
             (Dtype::U8, with_columns(layout::packed_row_bytes(k))),
-            (scale_type.float_type().into(), with_columns(group.count(k))),
+            (scale_type.into(), with_columns(group.count(k))),
         ])
     }
 }
@@ -183,7 +183,7 @@ impl Manifest {
                 };
                 let description = json!({
                     "shape": shape, "dtype": origin.name(), "bits": BITS, "group": group,
-                    "rule": scheme.rule.name(), "scale": scheme.scale_type.float_type().name(),
+                    "rule": scheme.rule.name(), "scale": scheme.scale_type.name(),
                 });
                 (name.clone(), description)
             })
@@ -311,10 +311,8 @@ fn parse_description(tensor: &str, raw: RawDescription) -> Result<Description, F
         "BF16" => FloatType::BF16,
         _ => return Err(unknown("type of origin", raw.dtype, "F32, F16, BF16")),
     };
-    let scale_type = match raw.scale.as_str() {
-        "F16" => ScaleType::F16,
-        "BF16" => ScaleType::BF16,
-        _ => return Err(unknown("type of scales", raw.scale, "F16, BF16")),
+    let Ok(scale_type) = raw.scale.parse::<ScaleType>() else {
+        return Err(unknown("type of scales", raw.scale, "F16, BF16, PAIR"));
     };
     let Ok(rule) = raw.rule.parse::<ScaleRule>() else {
         return Err(unknown("scale rule", raw.rule, "absmax31, absmax32s, mse"));
@@ -324,7 +322,11 @@ fn parse_description(tensor: &str, raw: RawDescription) -> Result<Description, F
         RawGroup::Word(word) => ((word == "row").then_some(Group::Row), word),
     };
     let group = group.ok_or_else(|| unknown("group", found, "32, 64, 128, 256, \"row\""))?;
-    Ok(Description { shape: raw.shape.check(tensor)?, origin, scheme: Scheme { group, rule, scale_type } })
+    let scheme = Scheme { group, rule, scale_type };
+    if scheme.check().is_err() {
+        return Err(unknown("group of paired scales", group.to_string(), "32, 64, 128"));
+    }
+    Ok(Description { shape: raw.shape.check(tensor)?, origin, scheme })
 }
 
 fn parse_checksums(pairs: json::Pairs<String>) -> Result<BTreeMap<String, u64>, FormatError> {

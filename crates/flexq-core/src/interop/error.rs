@@ -20,6 +20,12 @@ pub enum InteropError {
         /// What it should be.
         expected: &'static str,
     },
+    /// Scales in pairs.
+    #[error("tensor {tensor:?} has two scales in a word, which only flexq reads")]
+    PairedScales {
+        /// The tensor.
+        tensor: String,
+    },
     /// Weights with zero points.
     #[error(
         "tensor {tensor:?} is quantized asymmetrically (it has zero points); only symmetric weights can be imported"

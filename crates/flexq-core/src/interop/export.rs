@@ -15,7 +15,7 @@ use crate::pipeline::job::{FileJob, Job, WriteOptions, WriteReport, open_sources
 use crate::pipeline::source::Source;
 use crate::pipeline::steps::{copy, copy_metadata, dequantize};
 use crate::pipeline::unpack::check_is_flexq;
-use crate::scheme::{BITS, Group, Scheme};
+use crate::scheme::{BITS, Group, ScaleType, Scheme};
 use crate::select::{Role, module_of};
 
 /// Bytes of a word of the packed layout.
@@ -142,6 +142,9 @@ impl Export {
         let (group, columns) = (description.scheme.group, description.columns());
         self.head |= Role::of(name, &description.shape) == Role::LmHead;
         let refuse = |fault| Err(Error::interop(path, fault));
+        if description.scheme.scale_type == ScaleType::Pair {
+            return refuse(InteropError::PairedScales { tensor: name.to_owned() });
+        }
         if let Group::Columns(width) = group
             && !columns.is_multiple_of(width)
         {

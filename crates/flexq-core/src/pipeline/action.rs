@@ -2,8 +2,6 @@
 
 use std::mem;
 
-use half::{bf16, f16};
-
 use super::queue::Buffers;
 use crate::bytes::SharedBytes;
 use crate::dequantize::dequantize_rows;
@@ -102,10 +100,7 @@ fn repitch(rows: usize, columns: usize, from: &[u8], to: &mut [u8]) -> Result<()
 fn narrow(scale_type: ScaleType, from: &[u8], to: &mut [u8]) -> Result<()> {
     for (&from, to) in from.as_chunks::<4>().0.iter().zip(to.as_chunks_mut::<2>().0) {
         let scale = f32::from_le_bytes(from);
-        let bits = match scale_type {
-            ScaleType::F16 => f16::from_f32(scale).to_bits(),
-            ScaleType::BF16 => bf16::from_f32(scale).to_bits(),
-        };
+        let bits = scale_type.to_bits(scale);
         if scale_type.from_bits(bits).to_bits() != scale.to_bits() {
             let expected = "scales that are exact in 16 bits (F16 or BF16)";
             return Err(Error::unknown("F32 scale", scale, expected));

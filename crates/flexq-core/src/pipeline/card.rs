@@ -31,7 +31,7 @@ pub(super) fn section(summary: &Summary) -> String {
     format!(
         "## 6-bit weights (flexq)
 
-{} of {} tensors are quantized to symmetric 6-bit codes with one {} scale per {}, \
+{} of {} tensors are quantized to symmetric 6-bit codes with {} per {}, \
 {:.3} bits per weight, by the rule `{}`. The others are as they were. All files together take {} bytes \
 (before: {} bytes of tensors).
 
@@ -48,7 +48,10 @@ Check it with `flexq-pack verify`, look into it with `flexq-pack inspect`.
 ",
         quantized.tensors,
         total.tensors,
-        summary.scheme.scale_type.float_type(),
+        match summary.scheme.scale_type {
+            crate::ScaleType::Pair => "two scales in 16 bits".to_owned(),
+            scale_type => format!("one {scale_type} scale"),
+        },
         match summary.scheme.group {
             crate::Group::Columns(columns) => format!("group of {columns}"),
             crate::Group::Row => "row".to_owned(),

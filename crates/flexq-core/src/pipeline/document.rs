@@ -27,7 +27,7 @@ pub(crate) fn quantization_config<S: AsRef<str>>(
     set("bits", BITS.into());
     set("group_size", group);
     set("scale_rule", rule.name().into());
-    set("scale_dtype", scale_type.float_type().name().into());
+    set("scale_dtype", scale_type.name().into());
     set("preset", rules.preset.name().into());
     if !rules.include.is_empty() {
         set("include", rules.include.iter().map(ToString::to_string).collect());

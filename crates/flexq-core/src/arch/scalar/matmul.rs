@@ -1,6 +1,6 @@
 //! Products, one weight row at a time.
 
-use super::super::{ACTIVATION_GROUP, QuantizedRows, Scratch, Stripe, Weights, segment_width};
+use super::super::{ACTIVATION_GROUP, QuantizedRows, Scratch, Stripe, Weights};
 use super::convert::from_f32;
 use super::pack::{dequantize_to_f32, unpack_row};
 use crate::scheme::Scheme;
@@ -15,21 +15,21 @@ pub(in crate::arch) fn multiply_codes(
     out: &mut Stripe<'_>,
     scratch: &mut Scratch,
 ) {
-    let (columns, width) = (out.columns(), segment_width(w.group));
-    let group_width = w.group.width(w.columns);
+    let (columns, width) = (out.columns(), w.segment_width());
+    let scale_width = w.scale_width();
     let groups = w.columns.div_ceil(ACTIVATION_GROUP);
     let Scratch { codes, sums, .. } = scratch;
     codes.resize(w.columns, 0);
     sums.resize(x.rows * columns.len());
     for (i, n) in columns.clone().enumerate() {
         unpack_row(w.packed_row(n), codes);
-        let scales = w.scales_row(n).as_chunks().0;
+        let scales = w.scales_row(n);
         for m in 0..x.rows {
             let activations = &x.codes[m * x.stride..][..w.columns];
             let mut y = 0.0;
             for (j, (w_codes, x_codes)) in codes.chunks(width).zip(activations.chunks(width)).enumerate() {
                 let dot: i32 = w_codes.iter().zip(x_codes).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
-                let w_scale = w.scale_type.from_bits(u16::from_le_bytes(scales[j * width / group_width]));
+                let w_scale = w.scale_type.from_bits(w.scale_at(scales, j * width / scale_width));
                 let x_scale = x.scales[m * groups + j * width / ACTIVATION_GROUP];
                 y += x_scale * w_scale * dot as f32;
             }

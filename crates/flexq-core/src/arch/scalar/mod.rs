@@ -4,6 +4,7 @@ mod activations;
 mod convert;
 mod matmul;
 mod pack;
+mod pair;
 mod quantize;
 mod scale;
 
@@ -12,6 +13,7 @@ use super::{Kernels, Layout};
 pub(super) use activations::{abs_max, interleave, quantize_activations};
 pub(super) use convert::{from_f32, to_f32};
 pub(super) use pack::{dequantize_row, pack, pack_row, unpack_row};
+pub(super) use pair::quantize_row as quantize_row_of_pairs;
 pub(super) use quantize::{code, quantize_row};
 pub(super) use scale::{MSE_FACTORS, exact_scale, round_scale};
 

@@ -45,10 +45,10 @@ pub(in crate::arch) fn dequantize_row(
 
 /// `f32(code) * f32(scale)` of a row of `dst.len()` columns.
 pub(in crate::arch) fn dequantize_to_f32(scheme: &Scheme, packed: &[u8], scales: &[u8], dst: &mut [f32]) {
-    let width = scheme.group.width(dst.len());
+    let width = scheme.scale_width(dst.len());
     let packed_groups = packed.chunks((width * 3).div_ceil(4));
-    for ((dst, packed), scale) in dst.chunks_mut(width).zip(packed_groups).zip(scales.as_chunks().0) {
-        let scale = scheme.scale_type.from_bits(u16::from_le_bytes(*scale));
+    for (i, (dst, packed)) in dst.chunks_mut(width).zip(packed_groups).enumerate() {
+        let scale = scheme.scale_type.from_bits(scheme.scale_type.scale_at(scales, i));
         for (bytes, dst) in packed.chunks(3).zip(dst.chunks_mut(4)) {
             let byte = |i: usize| bytes.get(i).copied().map_or(0, u32::from);
             let word = byte(0) | byte(1) << 8 | byte(2) << 16;

@@ -5,7 +5,7 @@ use super::convert::to_f32;
 use super::pack::pack;
 use super::scale::scale_bits;
 use crate::dtype::FloatType;
-use crate::scheme::{CODE_MAX, CODE_MIN, Scheme};
+use crate::scheme::{CODE_MAX, CODE_MIN, ScaleType, Scheme};
 
 pub(in crate::arch) fn quantize_row(
     scheme: &Scheme,
@@ -19,6 +19,9 @@ pub(in crate::arch) fn quantize_row(
     let Scratch { floats, .. } = scratch;
     floats.resize(columns, 0.0);
     to_f32(dtype, src, floats);
+    if scheme.scale_type == ScaleType::Pair {
+        return super::pair::quantize_row(scheme, floats, packed, scales);
+    }
     let width = scheme.group.width(columns);
     let packed_groups = packed.chunks_mut((width * 3).div_ceil(4));
     let stored = scales.as_chunks_mut().0;

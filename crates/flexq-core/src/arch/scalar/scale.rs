@@ -69,7 +69,9 @@ fn search(scale_type: ScaleType, scale: f32, bits: u16, w: &[f32]) -> u16 {
 /// The squared error in units of the squared scale whose reciprocal is given: element
 /// `i` adds to lane `i mod 16`, and the upper half of the lanes is added to the lower
 /// until one is left. No operation is fused.
-fn squared_error(w: &[f32], reciprocal: f32) -> f32 {
+#[allow(clippy::inline_always, reason = "compiled anew for every instruction set, see `pair`")]
+#[inline(always)]
+pub(super) fn squared_error(w: &[f32], reciprocal: f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     for chunk in w.chunks(LANES) {
         for (lane, &w) in lanes.iter_mut().zip(chunk) {
@@ -78,6 +80,25 @@ fn squared_error(w: &[f32], reciprocal: f32) -> f32 {
             *lane += d * d;
         }
     }
+    sum(lanes)
+}
+
+/// The sum of the squares, in the same order.
+#[allow(clippy::inline_always, reason = "compiled anew for every instruction set, see `pair`")]
+#[inline(always)]
+pub(super) fn sum_of_squares(w: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for chunk in w.chunks(LANES) {
+        for (lane, &w) in lanes.iter_mut().zip(chunk) {
+            *lane += w * w;
+        }
+    }
+    sum(lanes)
+}
+
+#[allow(clippy::inline_always, reason = "compiled anew for every instruction set, see `pair`")]
+#[inline(always)]
+fn sum(mut lanes: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {

@@ -25,7 +25,7 @@ struct Shapes {
 pub(super) struct Configured(());
 
 impl Configured {
-    /// Tiles for steps of `columns` columns, which are 64 or 32.
+    /// Tiles for steps of `columns` columns, which are 64, 32 or 16.
     ///
     /// # Safety
     /// The thread may use tiles.

@@ -18,19 +18,21 @@ pub(super) fn dequantize_row(
     scratch: &mut Scratch,
 ) {
     let columns = dst.len() / dtype.size();
-    let width = scheme.group.width(columns);
+    let width = scheme.scale_width(columns);
     let scale = |column: usize| {
-        let i = column / width;
-        scheme.scale_type.from_bits(u16::from_le_bytes([scales[2 * i], scales[2 * i + 1]]))
+        let bits = scheme.scale_type.scale_at(scales, column / width);
+        _mm256_set1_ps(scheme.scale_type.from_bits(bits))
     };
     let whole = columns / 128;
     let blocks = packed.chunks_exact(BLOCK).zip(dst.chunks_exact_mut(128 * dtype.size()));
     for (b, (packed, dst)) in blocks.enumerate() {
         for i in 0..4 {
-            let scale = _mm256_set1_ps(scale(128 * b + 32 * i));
+            let first = scale(128 * b + 32 * i);
+            let second = if width < 32 { scale(128 * b + 32 * i + 16) } else { first };
             let codes = _mm256_sub_epi8(unpack_32(packed, i), _mm256_set1_epi8(32));
             let halves = [_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes)];
             for (j, codes) in halves.into_iter().enumerate() {
+                let scale = if j == 0 { first } else { second };
                 let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
                 let high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes)));
                 store_16(dtype, dst, 2 * i + j, _mm256_mul_ps(low, scale), _mm256_mul_ps(high, scale));
@@ -39,7 +41,7 @@ pub(super) fn dequantize_row(
     }
     if !columns.is_multiple_of(128) {
         // groups of up to 128 begin anew here; in wider ones the tail has the last scale
-        let first = 128 * whole / width;
+        let first = 128 * whole / scheme.group.width(columns);
         scalar::dequantize_row(
             scheme,
             &packed[BLOCK * whole..],

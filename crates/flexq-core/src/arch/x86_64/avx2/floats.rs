@@ -3,12 +3,12 @@
 use std::arch::x86_64::*;
 
 use super::convert::from_f32;
-use super::dot::{scale_at, scales_4};
+use super::dot::scales_4;
 use super::memory::{load_f32, load_halves, store_f32};
 use super::panel::{ROWS, Rows};
 use super::stream::pad;
 use super::unpack::BLOCK;
-use crate::arch::{MAX_STRIPE, Scratch, Stripe, Weights, segment_width};
+use crate::arch::{MAX_STRIPE, Scratch, Stripe, Weights};
 
 /// Rows of activations up to which weights stream through registers.
 const MAX_STREAMED: usize = 3;
@@ -23,8 +23,8 @@ pub(super) fn multiply(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>, scratch
         return multiply_panels(w, x, out, scratch);
     }
     deinterleave(x, w.columns, &mut scratch.floats);
-    match segment_width(w.group) {
-        32 => multiply_segments::<1>(w, &scratch.floats, out),
+    match w.segment_width() {
+        16 | 32 => multiply_segments::<1>(w, &scratch.floats, out),
         64 => multiply_segments::<2>(w, &scratch.floats, out),
         _ => multiply_segments::<4>(w, &scratch.floats, out),
     }
@@ -46,7 +46,7 @@ fn deinterleave(x: &[f32], columns: usize, split: &mut Vec<f32>) {
     }
 }
 
-/// `V`: vectors of 32 codes per segment.
+/// `V`: vectors of 32 codes multiplied together, in one segment or, with `V` 1, in two halves.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn multiply_segments<const V: usize>(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>) {
     match out.rows() {
@@ -98,6 +98,7 @@ fn add_block<const V: usize, const M: usize>(
     x: [&[f32]; M],
     sums: &mut [__m256; M],
 ) {
+    let width = w.scale_width();
     for s in 0..4 / V {
         let mut parts = [[_mm256_setzero_ps(); 2]; M];
         for v in s * V..s * V + V {
@@ -108,8 +109,11 @@ fn add_block<const V: usize, const M: usize>(
             }
         }
         // past the end of a row activations are zero and any scale does
-        let group = ((128 * b + 32 * V * s) / w.group.width(w.columns)).min(scales.len() / 2 - 1);
-        let scale = _mm256_broadcastss_ps(scales_4(w.scale_type, [scale_at(scales, group), 0, 0, 0]));
+        let i = (128 * b + 32 * V * s) / width;
+        let bits = [w.scale_at(scales, i), w.scale_at(scales, if width < 32 { i + 1 } else { i }), 0, 0];
+        let pair = scales_4(w.scale_type, bits);
+        // the lower lanes hold the first sixteen columns of every vector, see `deinterleave`
+        let scale = _mm256_set_m128(_mm_broadcastss_ps(_mm_movehdup_ps(pair)), _mm_broadcastss_ps(pair));
         for (sum, parts) in sums.iter_mut().zip(parts) {
             *sum = _mm256_fmadd_ps(_mm256_add_ps(parts[0], parts[1]), scale, *sum);
         }

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::dot::{scale_at, scales_8};
+use super::dot::scales_8;
 use super::memory::{store_32, store_f32};
 use super::stream::pad;
 use super::unpack::{BLOCK, unpack_32};
@@ -82,13 +82,16 @@ impl Rows {
     /// Dequantizes block `b` of 128 columns into `panel`, `[128, 16 rows]`.
     #[target_feature(enable = "avx2,f16c")]
     pub fn dequantize(self, w: &Weights<'_>, b: usize, panel: &mut [f32]) {
-        let width = w.group.width(w.columns);
+        let width = w.scale_width();
         for h in 0..2 {
             let mut padded = [[0; BLOCK]; 8];
             let packed = self.block(w, b, h, &mut padded);
             for i in 0..4 {
-                let scales = self.scales(w, (128 * b + 32 * i) / width, h);
+                let first = self.scales(w, (128 * b + 32 * i) / width, h);
+                let second =
+                    if width < 32 { self.scales(w, (128 * b + 32 * i + 16) / width, h) } else { first };
                 for (q, codes) in Self::transposed(packed, i).into_iter().enumerate() {
+                    let scales = if q < 4 { first } else { second };
                     let low = _mm256_set1_epi32(63);
                     let columns = [
                         _mm256_and_si256(codes, low),
@@ -106,14 +109,13 @@ impl Rows {
         }
     }
 
-    /// The scales of group `group` of rows `8 h ..`; of the last group past the end.
+    /// Scale `i` of rows `8 h ..`; the last one past the end.
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    pub fn scales(self, w: &Weights<'_>, group: usize, h: usize) -> __m256 {
-        let group = group.min(w.group.count(w.columns) - 1);
+    pub fn scales(self, w: &Weights<'_>, i: usize, h: usize) -> __m256 {
         let mut bits = [0; 8];
         for (r, bits) in bits.iter_mut().enumerate() {
-            *bits = scale_at(w.scales_row(self.row(8 * h + r)), group);
+            *bits = w.scale_at(w.scales_row(self.row(8 * h + r)), i);
         }
         scales_8(w.scale_type, bits)
     }

@@ -17,7 +17,7 @@ use super::search;
 use crate::arch::scalar::{self, exact_scale, round_scale};
 use crate::arch::{Fault, Scratch};
 use crate::dtype::FloatType;
-use crate::scheme::{ScaleRule, Scheme};
+use crate::scheme::{ScaleRule, ScaleType, Scheme};
 
 /// Source elements between the two passes.
 const BLOCK: usize = 2048;
@@ -33,6 +33,12 @@ pub(super) fn quantize_row(
     scales: &mut [u8],
     scratch: &mut Scratch,
 ) -> Result<(), Fault> {
+    if scheme.scale_type == ScaleType::Pair {
+        let floats = &mut scratch.floats;
+        floats.resize(src.len() / dtype.size(), 0.0);
+        super::convert::to_f32(dtype, src, floats);
+        return scalar::quantize_row_of_pairs(scheme, floats, packed, scales);
+    }
     match dtype {
         FloatType::F32 => quantize::<F32>(scheme, src, packed, scales, scratch),
         FloatType::F16 => quantize::<F16>(scheme, src, packed, scales, scratch),

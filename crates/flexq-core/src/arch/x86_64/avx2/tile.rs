@@ -10,7 +10,7 @@ use super::convert::from_f32;
 use super::dot::{dot_two, widen};
 use super::memory::{load_32, load_f32, store_f32};
 use super::panel::{QUAD, ROWS, Rows};
-use crate::arch::{ACTIVATION_GROUP, QuantizedRows, Scratch, Stripe, Weights, segment_width};
+use crate::arch::{ACTIVATION_GROUP, QuantizedRows, Scratch, Stripe, Weights};
 
 /// Blocks of 128 columns in a panel.
 const BLOCKS: usize = 4;
@@ -19,10 +19,11 @@ const TOGETHER: usize = 4;
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn multiply(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
-    match segment_width(w.group) {
-        32 => multiply_segments::<1>(w, x, out, scratch),
-        64 => multiply_segments::<2>(w, x, out, scratch),
-        _ => multiply_segments::<4>(w, x, out, scratch),
+    match w.segment_width() {
+        16 => multiply_segments::<1>(w, x, out, scratch),
+        32 => multiply_segments::<2>(w, x, out, scratch),
+        64 => multiply_segments::<4>(w, x, out, scratch),
+        _ => multiply_segments::<8>(w, x, out, scratch),
     }
 }
 
@@ -37,9 +38,9 @@ struct Panel<'a> {
     scales: &'a [f32],
 }
 
-/// `V`: vectors of 32 codes per segment.
+/// `H`: sixteens of columns per segment.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_segments<const V: usize>(
+fn multiply_segments<const H: usize>(
     w: &Weights<'_>,
     x: &QuantizedRows,
     out: &mut Stripe<'_>,
@@ -47,7 +48,7 @@ fn multiply_segments<const V: usize>(
 ) {
     let columns = out.columns();
     let blocks = x.stride / ACTIVATION_GROUP;
-    let segments = 4 / V;
+    let segments = 8 / H;
     let Scratch { scales, panel: codes, sums, .. } = scratch;
     codes.resize(BLOCKS * 32 * QUAD);
     scales.resize(BLOCKS * segments * ROWS);
@@ -59,9 +60,9 @@ fn multiply_segments<const V: usize>(
             let count = BLOCKS.min(blocks - first);
             rows.unpack_codes(w, first..first + count, codes);
             for s in 0..count * segments {
-                let group = (128 * first + 32 * V * s) / w.group.width(w.columns);
+                let scale = (128 * first + 16 * H * s) / w.scale_width();
                 for h in 0..2 {
-                    store_f32(scales, s * ROWS + 8 * h, rows.scales(w, group, h));
+                    store_f32(scales, s * ROWS + 8 * h, rows.scales(w, scale, h));
                 }
             }
             let panel = Panel { first, blocks: count, codes, scales };
@@ -72,10 +73,10 @@ fn multiply_segments<const V: usize>(
                 let height = left.div_ceil(left.div_ceil(TOGETHER));
                 let sums = &mut sums[m * ROWS..(m + height) * ROWS];
                 match height {
-                    1 => multiply_panel::<V, 1>(&panel, x, m, sums),
-                    2 => multiply_panel::<V, 2>(&panel, x, m, sums),
-                    3 => multiply_panel::<V, 3>(&panel, x, m, sums),
-                    _ => multiply_panel::<V, TOGETHER>(&panel, x, m, sums),
+                    1 => multiply_panel::<H, 1>(&panel, x, m, sums),
+                    2 => multiply_panel::<H, 2>(&panel, x, m, sums),
+                    3 => multiply_panel::<H, 3>(&panel, x, m, sums),
+                    _ => multiply_panel::<H, TOGETHER>(&panel, x, m, sums),
                 }
                 m += height;
             }
@@ -91,14 +92,14 @@ fn multiply_segments<const V: usize>(
 
 /// Adds the products of a panel with rows `m .. m + M` of the activations to `sums`, `[M, 16]`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_panel<const V: usize, const M: usize>(
+fn multiply_panel<const H: usize, const M: usize>(
     panel: &Panel<'_>,
     x: &QuantizedRows,
     m: usize,
     sums: &mut [f32],
 ) {
     let blocks = x.stride / ACTIVATION_GROUP;
-    let segments = 4 / V;
+    let segments = 8 / H;
     for b in 0..panel.blocks {
         for s in 0..segments {
             let segment = (panel.first + b) * segments + s;
@@ -106,10 +107,10 @@ fn multiply_panel<const V: usize, const M: usize>(
             for (i, dots) in dots.iter_mut().enumerate() {
                 *dots = [_mm256_set1_epi32(x.offsets[(m + i) * blocks * segments + segment]); 2];
             }
-            let codes = &panel.codes[(b * segments + s) * V * 8 * QUAD..][..V * 8 * QUAD];
+            let codes = &panel.codes[(b * segments + s) * H * 4 * QUAD..][..H * 4 * QUAD];
             let mut rows: [&[i8]; M] = [&[]; M];
             for (i, row) in rows.iter_mut().enumerate() {
-                *row = &x.codes[(m + i) * x.stride + segment * V * 32..][..V * 32];
+                *row = &x.codes[(m + i) * x.stride + segment * H * 16..][..H * 16];
             }
             for (q, codes) in codes.chunks_exact(2 * QUAD).enumerate() {
                 let w: [[__m256i; 2]; 2] = [

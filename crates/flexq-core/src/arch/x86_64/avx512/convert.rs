@@ -61,7 +61,7 @@ pub(super) fn round_bf16(x: __m512) -> __m512i {
 #[target_feature(enable = "avx512f")]
 pub(super) fn from_scale_bits(scale_type: ScaleType, bits: __m256i) -> __m512 {
     match scale_type {
-        ScaleType::F16 => _mm512_cvtph_ps(bits),
+        ScaleType::F16 | ScaleType::Pair => _mm512_cvtph_ps(bits),
         ScaleType::BF16 => widen_bf16(bits),
     }
 }
@@ -71,7 +71,7 @@ pub(super) fn from_scale_bits(scale_type: ScaleType, bits: __m256i) -> __m512 {
 #[target_feature(enable = "avx512f")]
 pub(super) fn to_scale_bits(scale_type: ScaleType, scales: __m512) -> __m256i {
     match scale_type {
-        ScaleType::F16 => _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(scales),
+        ScaleType::F16 | ScaleType::Pair => _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(scales),
         ScaleType::BF16 => _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(round_bf16(scales))),
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn dequantize_row(
 fn dequantize<S: Source>(scheme: &Scheme, packed: &[u8], scales: &[[u8; 2]], dst: &mut [u8]) -> bool {
     let size = S::DTYPE.size();
     let infinity = match scheme.scale_type {
-        ScaleType::F16 => 0x7c00,
+        ScaleType::F16 | ScaleType::Pair => 0x7c00,
         ScaleType::BF16 => 0x7f80,
     };
     if scales.iter().any(|&scale| u16::from_le_bytes(scale) & infinity == infinity) {

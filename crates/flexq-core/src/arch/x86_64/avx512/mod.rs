@@ -19,7 +19,7 @@ mod vnni;
 use super::avx2;
 use crate::arch::{Fault, Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights};
 use crate::dtype::FloatType;
-use crate::scheme::Scheme;
+use crate::scheme::{ScaleType, Scheme};
 
 pub(super) use tile::{Engine, Job, SUMS, TILE, add_segment, multiply};
 
@@ -54,6 +54,9 @@ fn quantize_row(
     scales: &mut [u8],
     scratch: &mut Scratch,
 ) -> Result<(), Fault> {
+    if scheme.scale_type == ScaleType::Pair {
+        return (avx2::KERNELS.quantize_row)(scheme, dtype, src, packed, scales, scratch);
+    }
     // SAFETY: the instructions are there, see above.
     unsafe { quantize::quantize_row(scheme, dtype, src, packed, scales, scratch) }
 }
@@ -66,6 +69,9 @@ fn dequantize_row(
     dst: &mut [u8],
     scratch: &mut Scratch,
 ) {
+    if scheme.scale_type == ScaleType::Pair {
+        return (avx2::KERNELS.dequantize_row)(scheme, packed, scales, dtype, dst, scratch);
+    }
     // SAFETY: the instructions are there, see above.
     unsafe { dequantize::dequantize_row(scheme, packed, scales, dtype, dst, scratch) }
 }

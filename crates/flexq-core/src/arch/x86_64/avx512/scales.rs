@@ -22,23 +22,22 @@ impl Rows {
     /// of a row dots are zero and any scale does.
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     pub fn scales(self, w: &Weights<'_>, first: usize, width: usize, scales: &mut [f32]) {
-        let group_width = w.group.width(w.columns);
-        let last = w.group.count(w.columns) - 1;
-        let mut rows: [&[[u8; 2]]; LANES] = [&[]; LANES];
+        let scale_width = w.scale_width();
+        let mut rows: [&[u8]; LANES] = [&[]; LANES];
         for (r, row) in rows.iter_mut().enumerate() {
-            *row = w.scales_row(self.row(r)).as_chunks().0;
+            *row = w.scales_row(self.row(r));
         }
         for (s, scales) in scales.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let group = ((first + s) * width / group_width).min(last);
-            let mut bits = [[0; 2]; LANES];
+            let i = (first + s) * width / scale_width;
+            let mut bits = [0; LANES];
             for (bits, row) in bits.iter_mut().zip(rows) {
-                *bits = row[group];
+                *bits = w.scale_at(row, i);
             }
             // SAFETY: the array has 32 bytes and the scales 16 floats.
             unsafe {
                 let bits = _mm256_loadu_si256(bits.as_ptr().cast());
                 let values = match w.scale_type {
-                    ScaleType::F16 => _mm512_cvtph_ps(bits),
+                    ScaleType::F16 | ScaleType::Pair => _mm512_cvtph_ps(bits),
                     ScaleType::BF16 => {
                         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
                     }

@@ -21,6 +21,7 @@ const AHEAD: usize = 1024;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 pub(super) fn multiply(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
     match x.segment {
+        16 => multiply_segments::<8>(w, x, out, scratch),
         32 => multiply_segments::<4>(w, x, out, scratch),
         64 => multiply_segments::<2>(w, x, out, scratch),
         _ => multiply_segments::<1>(w, x, out, scratch),
@@ -138,10 +139,11 @@ fn dot<const S: usize>(w: [__m512i; 2], x: [__m512i; 2], s: usize) -> __m512i {
     match S {
         1 => _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, w[0], x[0]), w[1], x[1]),
         2 => _mm512_dpbusd_epi32(zero, w[s], x[s]),
-        _ => {
+        4 => {
             let half = if s.is_multiple_of(2) { 0x00ff } else { 0xff00 };
             _mm512_maskz_dpbusd_epi32(half, zero, w[s / 2], x[s / 2])
         }
+        _ => _mm512_maskz_dpbusd_epi32(0x000f << (4 * (s % 4)), zero, w[s / 4], x[s / 4]),
     }
 }
 
