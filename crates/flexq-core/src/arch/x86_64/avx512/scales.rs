@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::arch::{LANES, Weights};
+use crate::pair;
 use crate::scheme::ScaleType;
 
 /// Sixteen weight rows from `n` on; the last before `end` stands for those past it.
@@ -23,15 +24,23 @@ impl Rows {
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     pub fn scales(self, w: &Weights<'_>, first: usize, width: usize, scales: &mut [f32]) {
         let scale_width = w.scale_width();
-        let mut rows: [&[u8]; LANES] = [&[]; LANES];
+        let per_word = w.scale_type.per_word();
+        let last = w.group.count(w.columns) - 1;
+        let mut rows: [&[[u8; 2]]; LANES] = [&[]; LANES];
         for (r, row) in rows.iter_mut().enumerate() {
-            *row = w.scales_row(self.row(r));
+            *row = w.scales_row(self.row(r)).as_chunks().0;
         }
         for (s, scales) in scales.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let i = (first + s) * width / scale_width;
             let mut bits = [0; LANES];
+            let word = (i / per_word).min(last);
             for (bits, row) in bits.iter_mut().zip(rows) {
-                *bits = w.scale_at(row, i);
+                *bits = u16::from_le_bytes(row[word]);
+            }
+            if w.scale_type == ScaleType::Pair {
+                for bits in &mut bits {
+                    *bits = pair::unpack(*bits, i % 2);
+                }
             }
             // SAFETY: the array has 32 bytes and the scales 16 floats.
             unsafe {
