@@ -3,14 +3,14 @@
 
 use std::ops::Range;
 
-use crate::arch::{Scratch, Weights};
+use crate::arch::{Out, Scratch, Weights};
 use crate::backend::Cpu;
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::qtensor::QTensor;
 use crate::quantize::check_length;
 use crate::rows::FloatRowsMut;
-use crate::threads::{Threads, for_each};
+use crate::threads::{Threads, for_each, for_each_with};
 
 /// Bytes of output that a thread writes at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -130,13 +130,14 @@ impl Cpu {
         let row_bytes = w.columns() * dtype.size();
         let height = (CHUNK_BYTES / row_bytes).max(1);
         let chunks = out.bytes_mut().chunks_mut(height * row_bytes).enumerate();
-        for_each(threads, chunks, |(chunk, out)| {
-            let mut scratch = Scratch::default();
+        let way = Out::of(rows * row_bytes);
+        for_each_with(threads, chunks, |scratch: &mut Scratch, (chunk, out)| {
             for (i, out) in out.chunks_exact_mut(row_bytes).enumerate() {
                 let n = row(chunk * height + i);
                 let (packed, scales) = (weights.packed_row(n), weights.scales_row(n));
-                dequantize_row(&scheme, packed, scales, dtype, out, &mut scratch);
+                dequantize_row(&scheme, packed, scales, dtype, out, way, scratch);
             }
+            way.finish();
         });
         Ok(())
     }

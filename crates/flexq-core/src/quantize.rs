@@ -27,14 +27,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::arch::{Fault, Scratch};
+use crate::arch::{Fault, Out, Scratch};
 use crate::backend::Cpu;
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::qtensor::QTensor;
 use crate::rows::FloatRows;
 use crate::scheme::{ScaleRule, Scheme};
-use crate::threads::{Threads, for_each};
+use crate::threads::{Threads, for_each_with};
 
 /// Bytes of source that a thread takes at a time: they and their packed form fit the
 /// second-level cache.
@@ -130,14 +130,14 @@ impl Cpu {
             .zip(packed.chunks_mut(height * packed_row))
             .zip(scales.chunks_mut(height * scales_row))
             .enumerate();
-        for_each(threads, chunks, |(chunk, ((src, packed), scales))| {
-            let mut scratch = Scratch::default();
+        let out = Out::of(packed_bytes);
+        for_each_with(threads, chunks, |scratch: &mut Scratch, (chunk, ((src, packed), scales))| {
             let rows = src
                 .chunks_exact(row_bytes)
                 .zip(packed.chunks_exact_mut(packed_row))
                 .zip(scales.chunks_exact_mut(scales_row));
             for (i, ((src, packed), scales)) in rows.enumerate() {
-                if let Err(fault) = quantize_row(scheme, dtype, src, packed, scales, &mut scratch) {
+                if let Err(fault) = quantize_row(scheme, dtype, src, packed, scales, out, scratch) {
                     let row = chunk * height + i;
                     let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
                     if first.as_ref().is_none_or(|(first, _)| row < *first) {
@@ -146,6 +146,7 @@ impl Cpu {
                     return;
                 }
             }
+            out.finish();
         });
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some((_, error)) => Err(error),

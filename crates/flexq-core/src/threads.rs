@@ -38,15 +38,26 @@ pub(crate) fn for_each<T: Send>(
     items: impl ExactSizeIterator<Item = T> + Send,
     work: impl Fn(T) + Sync,
 ) {
+    for_each_with(threads, items, |(), item| work(item));
+}
+
+/// As [`for_each`], with memory that a thread keeps from item to item.
+pub(crate) fn for_each_with<T: Send, M: Default>(
+    threads: Threads,
+    items: impl ExactSizeIterator<Item = T> + Send,
+    work: impl Fn(&mut M, T) + Sync,
+) {
     let helpers = threads.count().min(items.len()).saturating_sub(1);
     if helpers == 0 {
-        return items.for_each(work);
+        let mut memory = M::default();
+        return items.for_each(|item| work(&mut memory, item));
     }
     let items = Mutex::new(items);
     let next = || items.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
     let drain = || {
+        let mut memory = M::default();
         while let Some(item) = next() {
-            work(item);
+            work(&mut memory, item);
         }
     };
     let finished = AtomicUsize::new(0);

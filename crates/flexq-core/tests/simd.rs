@@ -317,6 +317,31 @@ fn quantization_next_to_ties() {
     }
 }
 
+/// Results that are too large for the caches are written past them, where rows begin at
+/// suitable addresses: with 4100 columns some do.
+#[test]
+fn large_results_are_the_same() {
+    let (n, k) = (5500, 4100);
+    let w: Vec<u8> = (0..n * k).flat_map(|i| (0x3c00 | noise(4, i) as u16 & 0x81ff).to_le_bytes()).collect();
+    let src = FloatRows::new(&w, FloatType::BF16, n, k).expect("sizes fit");
+    let quantize = |cpu: Cpu| cpu.quantize(&src, &[n, k], &Scheme::default(), Threads::ALL).expect("finite");
+    let expected = quantize(scalar());
+    assert!(expected.packed().len() > 16 << 20);
+    let mut floats = vec![0; n * k * 2];
+    dequantize(scalar(), &expected, FloatType::BF16, &mut floats);
+    for cpu in others() {
+        let q = quantize(cpu);
+        assert!(
+            q.packed()[..] == expected.packed()[..] && q.scales()[..] == expected.scales()[..],
+            "{}",
+            cpu.isa()
+        );
+        let mut found = vec![0; floats.len()];
+        dequantize(cpu, &q, FloatType::BF16, &mut found);
+        assert!(found == floats, "{}", cpu.isa());
+    }
+}
+
 #[test]
 fn the_first_bad_element_is_named() {
     for (dtype, bad) in [FloatType::F32, FloatType::F16, FloatType::BF16]

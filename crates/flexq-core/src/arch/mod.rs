@@ -5,6 +5,7 @@
 //! are. Only this module and its children use intrinsics.
 
 mod buffer;
+mod out;
 mod scalar;
 mod stripes;
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +21,7 @@ use crate::qtensor::QTensor;
 use crate::scheme::{Group, ScaleType, Scheme};
 
 pub(crate) use buffer::Buffer;
+pub(crate) use out::Out;
 pub(crate) use stripes::{Stripe, Stripes};
 
 /// The environment variable that restricts detection: `scalar`, `avx2`, `avx512` or `amx`.
@@ -237,9 +239,10 @@ pub(crate) struct QuantizedRows {
 /// [`Isa::kernels`] of an available set, so its functions may rely on the instructions.
 pub(crate) struct Kernels {
     /// Quantizes and packs one row.
-    pub quantize_row: fn(&Scheme, FloatType, &[u8], &mut [u8], &mut [u8], &mut Scratch) -> Result<(), Fault>,
+    pub quantize_row:
+        fn(&Scheme, FloatType, &[u8], &mut [u8], &mut [u8], Out, &mut Scratch) -> Result<(), Fault>,
     /// Packed codes and scales of one row to floats.
-    pub dequantize_row: fn(&Scheme, &[u8], &[u8], FloatType, &mut [u8], &mut Scratch),
+    pub dequantize_row: fn(&Scheme, &[u8], &[u8], FloatType, &mut [u8], Out, &mut Scratch),
     /// Packed codes of one row to signed codes.
     pub unpack_row: fn(&[u8], &mut [i8]),
     /// Signed codes of one row, in -32..=31, to packed codes.

@@ -1,6 +1,6 @@
 //! Signed codes to the canonical 6-bit stream and back.
 
-use super::super::Scratch;
+use super::super::{Out, Scratch};
 use super::convert::from_f32;
 use crate::dtype::FloatType;
 use crate::scheme::{CODE_MIN, Scheme};
@@ -35,6 +35,7 @@ pub(in crate::arch) fn dequantize_row(
     scales: &[u8],
     dtype: FloatType,
     dst: &mut [u8],
+    _: Out,
     scratch: &mut Scratch,
 ) {
     let columns = dst.len() / dtype.size();

@@ -1,6 +1,6 @@
 //! A row of floats to packed codes and scales.
 
-use super::super::{Fault, Scratch};
+use super::super::{Fault, Out, Scratch};
 use super::convert::to_f32;
 use super::pack::pack;
 use super::scale::scale_bits;
@@ -13,6 +13,7 @@ pub(in crate::arch) fn quantize_row(
     src: &[u8],
     packed: &mut [u8],
     scales: &mut [u8],
+    _: Out,
     scratch: &mut Scratch,
 ) -> Result<(), Fault> {
     let columns = src.len() / dtype.size();

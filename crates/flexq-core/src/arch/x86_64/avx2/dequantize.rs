@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::convert::store_16;
 use super::unpack::{BLOCK, unpack_32};
-use crate::arch::{Scratch, scalar};
+use crate::arch::{Out, Scratch, scalar};
 use crate::dtype::FloatType;
 use crate::scheme::Scheme;
 
@@ -48,6 +48,7 @@ pub(super) fn dequantize_row(
             &scales[2 * first..],
             dtype,
             &mut dst[128 * whole * dtype.size()..],
+            Out::Cached,
             scratch,
         );
     }

@@ -20,7 +20,7 @@ mod stream;
 mod tile;
 mod unpack;
 
-use crate::arch::{Fault, Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights, scalar};
+use crate::arch::{Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe, Weights, scalar};
 use crate::dtype::FloatType;
 use crate::scheme::Scheme;
 
@@ -50,6 +50,7 @@ fn quantize_row(
     src: &[u8],
     packed: &mut [u8],
     scales: &mut [u8],
+    _: Out,
     scratch: &mut Scratch,
 ) -> Result<(), Fault> {
     // SAFETY: the instructions are there, see above.
@@ -62,6 +63,7 @@ fn dequantize_row(
     scales: &[u8],
     dtype: FloatType,
     dst: &mut [u8],
+    _: Out,
     scratch: &mut Scratch,
 ) {
     // SAFETY: the instructions are there, see above.

@@ -1,9 +1,6 @@
 //! Loads and stores with bounds that the compiler can see through, and tables for shuffles.
 
-use std::arch::x86_64::{
-    __m256i, __m512, __m512i, _mm256_loadu_si256, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_storeu_epi8, _mm512_storeu_ps, _mm512_storeu_si512,
-};
+use std::arch::x86_64::*;
 
 /// Bytes `at .. at + 32`.
 #[inline]
@@ -39,21 +36,48 @@ pub(super) fn store_codes(codes: &mut [i8; 64], value: __m512i) {
     unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), value) }
 }
 
-/// Bytes `at .. at + 64`.
+/// Bytes `at .. at + 64`; past the caches, if `stream` and where the address allows it.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn store_64(bytes: &mut [u8], at: usize, value: __m512i) {
+pub(super) fn store_64(bytes: &mut [u8], at: usize, value: __m512i, stream: bool) {
     let bytes = &mut bytes[at..at + 64];
-    // SAFETY: 64 bytes were just checked.
-    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
+    if stream && is_aligned(bytes) {
+        let parts: *mut __m128i = bytes.as_mut_ptr().cast();
+        // SAFETY: four times 16 bytes, at a multiple of 16.
+        unsafe {
+            _mm_stream_si128(parts, _mm512_castsi512_si128(value));
+            _mm_stream_si128(parts.add(1), _mm512_extracti32x4_epi32::<1>(value));
+            _mm_stream_si128(parts.add(2), _mm512_extracti32x4_epi32::<2>(value));
+            _mm_stream_si128(parts.add(3), _mm512_extracti32x4_epi32::<3>(value));
+        }
+    } else {
+        // SAFETY: 64 bytes were just checked.
+        unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
+    }
 }
 
-/// The lower 48 bytes of a vector.
+/// The lower 48 bytes of a vector; past the caches, if `stream` and where the address allows it.
 #[inline]
-#[target_feature(enable = "avx512bw")]
-pub(super) fn store_48(bytes: &mut [u8; 48], value: __m512i) {
-    // SAFETY: the mask has the 48 bits of the 48 bytes.
-    unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), (1 << 48) - 1, value) }
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn store_48(bytes: &mut [u8; 48], value: __m512i, stream: bool) {
+    if stream && is_aligned(bytes) {
+        let parts: *mut __m128i = bytes.as_mut_ptr().cast();
+        // SAFETY: three times 16 bytes, at a multiple of 16.
+        unsafe {
+            _mm_stream_si128(parts, _mm512_castsi512_si128(value));
+            _mm_stream_si128(parts.add(1), _mm512_extracti32x4_epi32::<1>(value));
+            _mm_stream_si128(parts.add(2), _mm512_extracti32x4_epi32::<2>(value));
+        }
+    } else {
+        // SAFETY: the mask has the 48 bits of the 48 bytes.
+        unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), (1 << 48) - 1, value) }
+    }
+}
+
+/// Whether what begins there can be streamed: 16 bytes at a time are enough, since the
+/// processor joins them to lines.
+fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().addr().is_multiple_of(16)
 }
 
 /// Floats `at .. at + 16`.

@@ -17,7 +17,7 @@ mod unpack;
 mod vnni;
 
 use super::avx2;
-use crate::arch::{Fault, Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights};
+use crate::arch::{Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe, Weights};
 use crate::dtype::FloatType;
 use crate::scheme::{ScaleType, Scheme};
 
@@ -52,13 +52,14 @@ fn quantize_row(
     src: &[u8],
     packed: &mut [u8],
     scales: &mut [u8],
+    out: Out,
     scratch: &mut Scratch,
 ) -> Result<(), Fault> {
     if scheme.scale_type == ScaleType::Pair {
-        return (avx2::KERNELS.quantize_row)(scheme, dtype, src, packed, scales, scratch);
+        return (avx2::KERNELS.quantize_row)(scheme, dtype, src, packed, scales, out, scratch);
     }
     // SAFETY: the instructions are there, see above.
-    unsafe { quantize::quantize_row(scheme, dtype, src, packed, scales, scratch) }
+    unsafe { quantize::quantize_row(scheme, dtype, src, packed, scales, out, scratch) }
 }
 
 fn dequantize_row(
@@ -67,13 +68,14 @@ fn dequantize_row(
     scales: &[u8],
     dtype: FloatType,
     dst: &mut [u8],
+    out: Out,
     scratch: &mut Scratch,
 ) {
     if scheme.scale_type == ScaleType::Pair {
-        return (avx2::KERNELS.dequantize_row)(scheme, packed, scales, dtype, dst, scratch);
+        return (avx2::KERNELS.dequantize_row)(scheme, packed, scales, dtype, dst, out, scratch);
     }
     // SAFETY: the instructions are there, see above.
-    unsafe { dequantize::dequantize_row(scheme, packed, scales, dtype, dst, scratch) }
+    unsafe { dequantize::dequantize_row(scheme, packed, scales, dtype, dst, out, scratch) }
 }
 
 fn unpack_row(packed: &[u8], codes: &mut [i8]) {

@@ -21,12 +21,15 @@ use super::memory::{load_64, places, store_48, to_array};
 use super::pack::pack_64;
 use super::search;
 use crate::arch::x86_64::avx2::convert::{BF16, F16, F32, Source};
-use crate::arch::{Fault, Scratch, scalar};
+use crate::arch::{Fault, Out, Scratch, scalar};
 use crate::dtype::FloatType;
 use crate::scheme::{Group, ScaleRule, Scheme};
 
 /// Most groups whose scales are made at once.
 const GROUPS: usize = 16;
+/// Bytes of source that are asked for before they are needed: this pass leaves the memory
+/// time for it.
+const AHEAD: usize = 8192;
 /// Elements packed at a time.
 const STEP: usize = 64;
 
@@ -37,17 +40,18 @@ pub(super) fn quantize_row(
     src: &[u8],
     packed: &mut [u8],
     scales: &mut [u8],
+    out: Out,
     scratch: &mut Scratch,
 ) -> Result<(), Fault> {
     let done = match dtype {
-        FloatType::F32 => quantize::<F32>(scheme, src, packed, scales, scratch),
-        FloatType::F16 => quantize::<F16>(scheme, src, packed, scales, scratch),
-        FloatType::BF16 => quantize::<BF16>(scheme, src, packed, scales, scratch),
+        FloatType::F32 => quantize::<F32>(scheme, src, packed, scales, out, scratch),
+        FloatType::F16 => quantize::<F16>(scheme, src, packed, scales, out, scratch),
+        FloatType::BF16 => quantize::<BF16>(scheme, src, packed, scales, out, scratch),
     };
     match done {
         Some(()) => Ok(()),
         // it says what is wrong, or does it by division
-        None => scalar::quantize_row(scheme, dtype, src, packed, scales, scratch),
+        None => scalar::quantize_row(scheme, dtype, src, packed, scales, out, scratch),
     }
 }
 
@@ -58,8 +62,10 @@ fn quantize<S: Source>(
     src: &[u8],
     packed: &mut [u8],
     scales: &mut [u8],
+    out: Out,
     scratch: &mut Scratch,
 ) -> Option<()> {
+    let stream = out == Out::Streamed;
     let size = S::DTYPE.size();
     let width = scheme.group.width(src.len() / size);
     let (block, group_bits) = match scheme.group {
@@ -76,7 +82,7 @@ fn quantize<S: Source>(
         for (scale, bits) in scales.iter_mut().zip(bits) {
             *scale = bits.to_le_bytes();
         }
-        pack_block::<S>(group_bits, &divisors, src, packed);
+        pack_block::<S>(group_bits, &divisors, src, packed, stream);
     }
     Some(())
 }
@@ -214,21 +220,25 @@ fn from_keys<S: Source>(keys: [u32; GROUPS]) -> __m512 {
 /// The codes of a block; element `i` is of group `i >> group_bits`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vbmi")]
-fn pack_block<S: Source>(group_bits: u32, divisors: &Divisors, src: &[u8], packed: &mut [u8]) {
+fn pack_block<S: Source>(group_bits: u32, divisors: &Divisors, src: &[u8], packed: &mut [u8], stream: bool) {
     let size = S::DTYPE.size();
     let groups = |i: usize| [i >> group_bits, (i + STEP / 2) >> group_bits];
     let (packed, packed_tail) = packed.as_chunks_mut::<48>();
     let steps = src.chunks_exact(STEP * size);
     let tail = steps.remainder();
     for (i, (w, packed)) in steps.zip(packed.iter_mut()).enumerate() {
-        store_48(packed, pack_step::<S>(w, divisors, groups(STEP * i), !0));
+        for line in (0..STEP * size).step_by(64) {
+            // an address that is not mapped does no harm
+            _mm_prefetch::<_MM_HINT_T1>(w.as_ptr().wrapping_add(AHEAD + line).cast());
+        }
+        store_48(packed, pack_step::<S>(w, divisors, groups(STEP * i), !0), stream);
     }
     if !tail.is_empty() {
         let (mut w, mut bytes) = ([0; STEP * 4], [0; 48]);
         w[..tail.len()].copy_from_slice(tail);
         let count = tail.len() / size;
         let groups = groups(src.len() / size - count);
-        store_48(&mut bytes, pack_step::<S>(&w[..STEP * size], divisors, groups, (1 << count) - 1));
+        store_48(&mut bytes, pack_step::<S>(&w[..STEP * size], divisors, groups, (1 << count) - 1), false);
         // 63 elements take all the 48 bytes
         let packed = if packed_tail.is_empty() { &mut packed[packed.len() - 1][..] } else { packed_tail };
         packed.copy_from_slice(&bytes[..packed.len()]);
