@@ -96,6 +96,7 @@ def matmul(
     dtype: _FloatName | None = None,
     threads: int | None = None,
     device: str | None = None,
+    kernel: str | None = None,
 ) -> _Array: ...
 def embedding(
     ids: NDArray[np.integer[Any]],
@@ -195,8 +196,13 @@ def cuda_workspace(
     ordinal: int, w: _Weight, rows: int, x_type: int, act_bits: int, per_row: bool
 ) -> tuple[int, int]: ...
 def cuda_choice(
-    ordinal: int, w: _Weight, x: tuple[int, int, int, int], act_bits: int, per_row: bool
-) -> str: ...
+    ordinal: int,
+    w: _Weight,
+    x: tuple[int, int, int, int],
+    act_bits: int,
+    per_row: bool,
+    kernel: str | None = None,
+) -> tuple[str, int]: ...
 def cuda_repack(ordinal: int, stream: int, source: tuple[int, int], w: _Weight) -> None: ...
 def cuda_restore(ordinal: int, stream: int, w: _Weight, to: tuple[int, int]) -> None: ...
 def cuda_dequantize(ordinal: int, stream: int, w: _Weight, y: _Floats) -> None: ...
@@ -213,6 +219,7 @@ def cuda_linear(
     act_bits: int,
     per_row: bool,
     workspace: tuple[int, int],
+    kernel: str | None = None,
 ) -> None: ...
 def cuda_grouped_linear(
     ordinal: int,

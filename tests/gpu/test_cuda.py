@@ -48,10 +48,12 @@ def stream():
     return torch.cuda.current_stream().cuda_stream
 
 
-def linear(weight, x, out_type, act_bits=16, per_row=False, bias=None):
+def linear(weight, x, out_type, act_bits=16, per_row=False, bias=None, kernel=None):
     y = torch.full((len(x), weight.n), torch.nan, dtype=out_type, device="cuda")
     raw_x = (x.data_ptr(), TYPES[x.dtype], len(x), x.stride(0))
     size, _ = _flexq.cuda_workspace(0, weight.raw, len(x), TYPES[x.dtype], act_bits, per_row)
+    if kernel is not None:
+        _, size = _flexq.cuda_choice(0, weight.raw, raw_x, act_bits, per_row, kernel)
     workspace = torch.zeros(size, dtype=torch.uint8, device="cuda")
     raw_bias = None if bias is None else (bias.data_ptr(), TYPES[bias.dtype])
     for _ in range(2):  # the second one finds the counters as the first one left them
@@ -66,6 +68,7 @@ def linear(weight, x, out_type, act_bits=16, per_row=False, bias=None):
             act_bits,
             per_row,
             (workspace.data_ptr(), size),
+            kernel,
         )
     torch.cuda.synchronize()
     assert torch.equal(y, previous), "two runs differ"
@@ -136,6 +139,69 @@ def test_linear(n, k, m, group):
                 rounds = act_bits == 16 and m > 16
                 bound = max(TOLERANCE[out_type], TOLERANCE[x_type] if rounds else 0)
                 assert error(y, reference) < bound, (x_type, act_bits, per_row)
+
+
+KERNELS = [
+    "small splits=1 room=1",
+    "small splits=3 cluster=0 stages=1",
+    "small splits=5 cluster=1 stages=2",
+    "small splits=8 cluster=1 blocks=2 room=2",
+    "planes",
+    "planes splits=4 cluster=1",
+    "tile",
+    "tile splits=3",
+    "hopper",
+]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("m", [1, 5, 8, 13, 32, 70])
+def test_every_family(kernel, m):
+    n, k = 1000, 1288
+    w = Weight(n, k, 128)
+    x = torch.randn(m, k, device="cuda").half()
+    for act_bits, per_row in ((16, False), (8, False), (8, True), (6, False)):
+        most = {"small": 32, "planes": 8}.get(kernel.split()[0], m)
+        if m > most or (act_bits == 16 and kernel.startswith("planes")):
+            with pytest.raises(ValueError, match="does not fit"):
+                linear(w, x, torch.float32, act_bits, per_row, kernel=kernel)
+            continue
+        y = linear(w, x, torch.float32, act_bits, per_row, kernel=kernel)
+        values = x.double()
+        if act_bits != 16:
+            values = quantized(x, {8: 127, 6: 31}[act_bits], per_row)
+        bound = 1e-3 if kernel == "hopper" and act_bits == 16 else TOLERANCE[torch.float32]
+        assert error(y, values @ w.dense().T) < bound
+
+
+@pytest.mark.parametrize("kernel", ["small splits=2", "planes splits=2"])
+@pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("act_bits", "per_row"), [(8, False), (8, True), (6, True)])
+def test_fused_quantization_is_the_same(kernel, x_type, act_bits, per_row):
+    w = Weight(513, 2320, 128)
+    x = torch.randn(7, 2320, device="cuda").to(x_type)
+    x[1] = 0
+    x[2] *= 1e-6
+    x[3, ::3] = x[3, 0]  # many quotients of exactly one
+    x[4] = torch.arange(2320, device="cuda").to(x_type) / 2  # and many half-way ones
+    first = linear(w, x, torch.float32, act_bits, per_row, kernel=f"{kernel} fused=0")
+    second = linear(w, x, torch.float32, act_bits, per_row, kernel=f"{kernel} fused=1")
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("fast", "expected auto, small"),
+        ("small split=2", "no option split"),
+        ("tile splits", "name=number"),
+        ("planes", "does not fit"),
+    ],
+)
+def test_requests_that_cannot_be_met(kernel, message):
+    q = flexq.quantize(np.ones((64, 128), np.float32)).to("cuda")
+    with pytest.raises(ValueError, match=message):
+        flexq.matmul(np.ones((1, 128), np.float16), q, kernel=kernel)
 
 
 def test_no_rows():
@@ -209,6 +275,9 @@ def test_numpy(m):
         bound = 1e-3 if act_bits == 16 and m > 16 else 1e-5
         assert np.linalg.norm(y - cpu) < bound * np.linalg.norm(cpu)
     assert np.array_equal(flexq.matmul(x, q, device="cuda"), flexq.matmul(x, q.to("cuda")))
+    tile = flexq.matmul(x, q, device="cuda", act_bits=8, kernel="tile", out_dtype=np.float32)
+    cpu = flexq.matmul(x, q, act_bits=8, out_dtype=np.float32)
+    assert np.linalg.norm(tile - cpu) < 1e-5 * np.linalg.norm(cpu)
 
 
 def test_wrong_arguments():

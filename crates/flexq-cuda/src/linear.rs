@@ -133,11 +133,10 @@ pub fn workspace_bytes(
     precision: Precision,
 ) -> Result<u64> {
     let mut most = COUNTER_BYTES;
-    // The need grows with m inside a family; at the borders of families both sides count.
+    // The need grows with m inside a family of many rows; for few rows each m is a case of its own.
+    let few = 1..=m.min(32);
     for aligned in [true, false] {
-        for rows in
-            [m.min(8), m.min(16), m.min(24), m.min(32), m.min(64), m.min(128), m.min(256), m.min(1024), m]
-        {
+        for rows in few.clone().chain([m.min(64), m.min(128), m.min(256), m.min(1024), m]) {
             let x = Matrix { address: 0, dtype: x, rows, stride: weight.k };
             let p = Problem { aligned, ..problem(device, weight, &x, precision)? };
             most = most.max(Plan::new(&Problem { m, ..p }, config::choose(&p).partial_bytes(&p)).end);
@@ -146,12 +145,34 @@ pub fn workspace_bytes(
     Ok(most)
 }
 
-/// The kernel this product gets.
+/// The kernel this product gets, by [`config::choose`] or as asked for; see [`Config::requested`].
+///
+/// # Errors
+/// Activations in single precision; a request that cannot be met.
+pub fn choice(
+    device: &Device,
+    weight: &Weight,
+    x: &Matrix,
+    precision: Precision,
+    request: Option<&str>,
+) -> Result<Config> {
+    let p = problem(device, weight, x, precision)?;
+    request.map_or_else(|| Ok(config::choose(&p)), |text| Config::requested(text, &p))
+}
+
+/// Bytes of workspace for a product with one kernel.
 ///
 /// # Errors
 /// Activations in single precision.
-pub fn choice(device: &Device, weight: &Weight, x: &Matrix, precision: Precision) -> Result<Config> {
-    Ok(config::choose(&problem(device, weight, x, precision)?))
+pub fn workspace_bytes_with(
+    device: &Device,
+    weight: &Weight,
+    x: &Matrix,
+    precision: Precision,
+    config: &Config,
+) -> Result<u64> {
+    let p = problem(device, weight, x, precision)?;
+    Ok(Plan::new(&p, config.partial_bytes(&p)).end)
 }
 
 /// Multiplies, with the kernel of [`config::choose`].
@@ -199,9 +220,10 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
     let y = address("output", product.y.0, 16)?;
     let (bias, bias_type) = product.bias.map_or((0, Dtype::F32), |bias| bias);
     let types = (product.weight.scale_type as i32, bias_type as i32, product.y.1 as i32);
-    let (x, x_stride, x_scales) = match product.precision.bits.limit() {
-        None => (x, product.x.stride, 0),
-        Some(limit) => {
+    let fused = matches!(config, Config::Small(c) if c.options.fused);
+    let limit = product.precision.bits.limit();
+    let (x, x_stride, x_scales) = match limit {
+        Some(limit) if !fused => {
             let arguments = Quantize {
                 x,
                 q: base + plan.codes,
@@ -217,13 +239,13 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
             unsafe { quantize(device, stream, &arguments)? };
             (base + plan.codes, order::padded(p.n, p.k).1, base + plan.scales)
         }
+        _ => (x, product.x.stride, 0),
     };
     let x_stride_elements = size("row stride", x_stride)?;
     let x_scale_stride = size("M", plan.scale_stride)?;
     match config {
         Config::Small(c) => {
-            let partial =
-                if c.splits > 1 && c.reduce == config::Reduce::Cluster { 0 } else { base + plan.partial };
+            let partial = if c.cluster() > 1 { 0 } else { base + plan.partial };
             let arguments = small::Arguments {
                 weights: product.weight.codes,
                 scales: product.weight.scales,
@@ -238,9 +260,12 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
                 k,
                 x_stride: x_stride_elements,
                 x_scale_stride,
-                strips: c.strips as i32,
                 splits: c.splits as i32,
                 split_blocks: c.split_blocks as i32,
+                stages: c.stages as i32,
+                per_row: i32::from(product.precision.per_row),
+                limit: limit.unwrap_or_default(),
+                x_type: product.x.dtype as i32,
                 scale_type: types.0,
                 bias_type: types.1,
                 y_type: types.2,

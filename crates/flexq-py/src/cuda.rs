@@ -142,18 +142,25 @@ pub fn cuda_workspace(
     Ok((bytes, linear::COUNTER_BYTES))
 }
 
-/// The kernel a product gets, as text.
+/// The kernel a product gets, as text, and the bytes of workspace it needs.
 #[pyfunction]
+#[pyo3(signature = (ordinal, w, x, act_bits, per_row, kernel=None))]
 pub fn cuda_choice(
     ordinal: usize,
     w: RawWeight,
     x: RawMatrix,
     act_bits: u8,
     per_row: bool,
-) -> PyResult<String> {
+    kernel: Option<&str>,
+) -> PyResult<(String, u64)> {
     let device = Device::get(ordinal).map_err(GpuError)?;
-    let precision = Precision { bits: bits(act_bits)?, per_row };
-    Ok(linear::choice(&device, &weight(w)?, &matrix(x)?, precision).map_err(GpuError)?.to_string())
+    let (w, x, precision) = (weight(w)?, matrix(x)?, Precision { bits: bits(act_bits)?, per_row });
+    let choose = || -> flexq_cuda::Result<(String, u64)> {
+        let config = linear::choice(&device, &w, &x, precision, kernel)?;
+        let bytes = linear::workspace_bytes_with(&device, &w, &x, precision, &config)?;
+        Ok((config.to_string(), bytes))
+    };
+    Ok(choose().map_err(GpuError)?)
 }
 
 /// Puts canonical `(packed, scales)` into the memory of `w`, in device order.
@@ -199,7 +206,9 @@ pub fn cuda_embedding(
 }
 
 /// `y = x @ w.T + bias`; `workspace` is (address, bytes), zeroed at first as `cuda_workspace` says.
+/// `kernel` asks for a kernel by hand, as `cuda_choice` does.
 #[pyfunction]
+#[pyo3(signature = (ordinal, stream, w, x, bias, y, act_bits, per_row, workspace, kernel=None))]
 pub fn cuda_linear(
     ordinal: usize,
     stream: u64,
@@ -210,6 +219,7 @@ pub fn cuda_linear(
     act_bits: u8,
     per_row: bool,
     workspace: (u64, u64),
+    kernel: Option<&str>,
 ) -> PyResult<()> {
     let device = Device::get(ordinal).map_err(GpuError)?;
     let product = Linear {
@@ -220,8 +230,11 @@ pub fn cuda_linear(
         precision: Precision { bits: bits(act_bits)?, per_row },
         workspace: Workspace { address: workspace.0, bytes: workspace.1 },
     };
+    let config = linear::choice(&device, product.weight, &product.x, product.precision, kernel);
     // SAFETY: `flexq.torch` holds tensors of these sizes; see the module.
-    Ok(unsafe { linear::linear(&device, stream, &product) }.map_err(GpuError)?)
+    Ok(config
+        .and_then(|config| unsafe { linear::linear_with(&device, stream, &product, &config) })
+        .map_err(GpuError)?)
 }
 
 /// Rows sorted by expert times the experts' weights; `ends` is (address of int32, experts).
@@ -315,10 +328,12 @@ impl CudaTensor {
         precision: Precision,
         out: &mut [u8],
         y: Dtype,
+        kernel: Option<&str>,
     ) -> flexq_cuda::Result<()> {
         let device: &Arc<Device> = self.codes.device();
         let weight = self.weight();
-        let needed = linear::workspace_bytes(device, &weight, matrix.rows, matrix.dtype, precision)? as usize;
+        let config = linear::choice(device, &weight, &matrix, precision, kernel)?;
+        let needed = linear::workspace_bytes_with(device, &weight, &matrix, precision, &config)? as usize;
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         let workspace = match &mut *workspace {
             Some(buffer) if buffer.len() >= needed => buffer,
@@ -335,11 +350,12 @@ impl CudaTensor {
             workspace: Workspace { address: workspace.address(), bytes: workspace.len() as u64 },
         };
         // SAFETY: the buffers have the sizes of these shapes; `copy_to` waits for the work.
-        unsafe { linear::linear(device, 0, &product)? };
+        unsafe { linear::linear_with(device, 0, &product, &config)? };
         result.copy_to(out)
     }
 
     /// `flexq.matmul` with this weight.
+    #[expect(clippy::too_many_arguments, reason = "those of `flexq.matmul`")]
     pub fn matmul<'py>(
         &self,
         py: Python<'py>,
@@ -348,6 +364,7 @@ impl CudaTensor {
         per_row: bool,
         out: Option<&Bound<'py, PyUntypedArray>>,
         out_dtype: Option<FloatType>,
+        kernel: Option<&str>,
     ) -> PyResult<Bound<'py, PyUntypedArray>> {
         let Some((&k, leading)) = x.shape().split_last() else {
             return Err(PyValueError::new_err("x has no dimension: expected [..., K]"));
@@ -366,7 +383,7 @@ impl CudaTensor {
         let matrix = Matrix { address: 0, dtype: gpu_type(x.dtype()), rows, stride: k };
         let (bytes, y_type) = (x.bytes(), gpu_type(y.dtype()));
         let out = y.bytes_mut();
-        py.detach(|| self.multiply(bytes, matrix, precision, out, y_type)).map_err(GpuError)?;
+        py.detach(|| self.multiply(bytes, matrix, precision, out, y_type, kernel)).map_err(GpuError)?;
         Ok(y.into_array())
     }
 }

@@ -24,12 +24,16 @@ use crate::tensor::PyQTensor;
 ///     threads: how many may work; all of the machine by default. The result is the same.
 ///     device: "cpu", "cuda" or "cuda:1"; where `q` is by default. A GPU takes float16 and
 ///         bfloat16.
+///     kernel: on a GPU, the kernel to use instead of the one that flexq would choose, for
+///         experiments: "small", "planes" (bit planes), "tile" or "hopper", and options
+///         such as "small splits=2".
 ///
 /// Raises:
-///     ValueError: shapes that do not fit, a wrong dtype or option.
+///     ValueError: shapes that do not fit, a wrong dtype or option, a kernel that cannot compute
+///         this product.
 ///     CudaError: a GPU was asked for and cannot be used.
 #[pyfunction]
-#[pyo3(signature = (x, q, *, act_bits=16, act_group=GroupSize::DEFAULT, out=None, out_dtype=None, dtype=None, threads=None, device=None), text_signature = "(x, q, *, act_bits=16, act_group=128, out=None, out_dtype=None, dtype=None, threads=None, device=None)")]
+#[pyo3(signature = (x, q, *, act_bits=16, act_group=GroupSize::DEFAULT, out=None, out_dtype=None, dtype=None, threads=None, device=None, kernel=None), text_signature = "(x, q, *, act_bits=16, act_group=128, out=None, out_dtype=None, dtype=None, threads=None, device=None, kernel=None)")]
 pub fn matmul<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyUntypedArray>,
@@ -41,11 +45,12 @@ pub fn matmul<'py>(
     dtype: Option<Dtype>,
     threads: Option<ThreadCount>,
     device: Option<&str>,
+    kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let q = match (q, device) {
         (Weight::Gpu(q), None) => {
             let (x, per_row) = (Floats::new(x, dtype.map(|dtype| dtype.0))?, is_row(act_group)?);
-            return q.get().matmul(py, &x, act_bits, per_row, out, out_dtype.map(|dtype| dtype.0));
+            return q.get().matmul(py, &x, act_bits, per_row, out, out_dtype.map(|dtype| dtype.0), kernel);
         }
         (Weight::Gpu(_), Some(_)) => {
             return Err(PyValueError::new_err("device: q is on a GPU already"));
@@ -54,9 +59,12 @@ pub fn matmul<'py>(
         (Weight::Cpu(q), Some(device)) => {
             let (x, per_row) = (Floats::new(x, dtype.map(|dtype| dtype.0))?, is_row(act_group)?);
             let q = CudaTensor::new(&q.get().0, cuda::ordinal(device)?)?;
-            return q.matmul(py, &x, act_bits, per_row, out, out_dtype.map(|dtype| dtype.0));
+            return q.matmul(py, &x, act_bits, per_row, out, out_dtype.map(|dtype| dtype.0), kernel);
         }
     };
+    if kernel.is_some() {
+        return Err(PyValueError::new_err("kernel: only products on a GPU have a choice"));
+    }
     let options = MatmulOptions {
         bits: activation_bits(act_bits)?,
         group: activation_group(act_group)?,

@@ -23,98 +23,151 @@ struct QuantizeArgs {
 namespace activations {
 
 constexpr int kWarps = 8;
-constexpr int kBatch = 4;  // (row, 128 columns) blocks a warp
+// A lane quantizes 16 neighbouring columns, eight lanes a block of 128.
+constexpr int kColumns = 16;
+constexpr int kLanes = layout::kTileCols / kColumns;
 
-// Four consecutive values from column `col`, zeros past the end of the row.
-__device__ __forceinline__ void load4(const u16* row, int col, int k, Dtype type, float (&v)[4]) {
+// Columns col .. col + 15 as they are stored, zeros past the end of the row.
+__device__ __forceinline__ void load(const u16* row, int col, int k, u32 (&w)[8]) {
   const u16* p = row + col;
-  if (col + 4 <= k && (reinterpret_cast<u64>(p) & 7) == 0) {
-    const uint2 w = __ldg(reinterpret_cast<const uint2*>(p));
-    v[0] = load16(u16(w.x), type), v[1] = load16(u16(w.x >> 16), type);
-    v[2] = load16(u16(w.y), type), v[3] = load16(u16(w.y >> 16), type);
+  if (col + kColumns <= k && (reinterpret_cast<u64>(p) & 15) == 0) {
+    const uint4* q = reinterpret_cast<const uint4*>(p);
+    const uint4 a = __ldg(q), b = __ldg(q + 1);
+    w[0] = a.x, w[1] = a.y, w[2] = a.z, w[3] = a.w;
+    w[4] = b.x, w[5] = b.y, w[6] = b.z, w[7] = b.w;
   } else {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = col + i < k ? load16(p[i], type) : 0.0f;
+    for (int i = 0; i < 8; ++i) {
+      const u32 low = col + 2 * i < k ? p[2 * i] : 0, high = col + 2 * i + 1 < k ? p[2 * i + 1] : 0;
+      w[i] = low | high << 16;
+    }
   }
 }
 
-__device__ __forceinline__ float max_abs(const float (&v)[4]) {
-  return fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+__device__ __forceinline__ void widen(const u32 (&w)[8], Dtype type, float (&v)[kColumns]) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    v[2 * i] = load16(u16(w[i]), type), v[2 * i + 1] = load16(u16(w[i] >> 16), type);
+  }
 }
 
-__device__ __forceinline__ float warp_max(float v) {
+__device__ __forceinline__ float max_abs(const float (&v)[kColumns]) {
+  float m = 0.0f;
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) v = fmaxf(v, __shfl_xor_sync(~0u, v, step));
+  for (int i = 0; i < kColumns; ++i) m = fmaxf(m, fabsf(v[i]));
+  return m;
+}
+
+// The largest of the numbers of `lanes` neighbouring lanes.
+template <int lanes>
+__device__ __forceinline__ float lane_max(float v) {
+#pragma unroll
+  for (int step = lanes / 2; step > 0; step /= 2) v = fmaxf(v, __shfl_xor_sync(~0u, v, step));
   return v;
 }
 
-// Scale of a warp's values, each lane giving its largest magnitude.
-__device__ __forceinline__ float scale_of(float lane_max, float q_max) {
-  return __fdiv_rn(warp_max(lane_max), q_max);
-}
+// Codes of values that share a scale: rint(v / scale) within +-q_max, as bytes.
+//
+// v times the inverse of the scale differs from the rounded quotient by less than 2.3e-5 (three
+// roundings of a number up to 127), so only near half-way points is the division needed.
+class Quantizer {
+ public:
+  __device__ __forceinline__ Quantizer(float most, float q_max)
+      : scale_(__fdiv_rn(most, q_max)), q_max_(q_max) {
+    // NaN, which sends every value to the division, where the inverse would lose precision
+    const bool usable = scale_ > 1e-30f && scale_ < 1e30f;
+    inverse_ = usable ? __frcp_rn(scale_) : __int_as_float(0x7FFFFFFF);
+  }
 
-__device__ __forceinline__ u32 quantize(float v, float scale, float q_max) {
-  const float r = scale > 0.0f ? __fdiv_rn(v, scale) : 0.0f;
-  return u32(__float2int_rn(fminf(fmaxf(r, -q_max), q_max))) & 0xFF;
-}
+  __device__ __forceinline__ float scale() const { return scale_; }
 
-// Stores four quantized columns, 4 (lane) .. of a block of 128 at `out`, in fragment
-// order: columns c, c+1 of a 16 go to position 4 t + 2 (c / 8) with t = (c / 2) % 4.
-__device__ __forceinline__ void store4(u8* out, int lane, const float (&v)[4], float scale,
-                                       float q_max) {
-  const int pair = (lane % 4) * 2;
-  u8* const at = out + (lane / 4) * 16 + 2 * (pair / 4);
-  *reinterpret_cast<u16*>(at + 4 * (pair % 4)) =
-      u16(quantize(v[0], scale, q_max) | quantize(v[1], scale, q_max) << 8);
-  *reinterpret_cast<u16*>(at + 4 * (pair % 4 + 1)) =
-      u16(quantize(v[2], scale, q_max) | quantize(v[3], scale, q_max) << 8);
-}
+  // Sixteen columns in fragment order: word t holds columns 2t, 2t + 1, 2t + 8, 2t + 9.
+  __device__ __forceinline__ uint4 operator()(const float (&v)[kColumns]) const {
+    constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    u32 code[kColumns];
+    bool close = true;
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      const float r = v[i] * inverse_, rounded = r + kMagic;
+      close = close && fabsf(r - (rounded - kMagic)) < 0.49997f;
+      code[i] = __float_as_uint(rounded);
+    }
+    if (!close) {
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) {
+        const float exact = scale_ > 0.0f ? __fdiv_rn(v[i], scale_) : 0.0f;
+        code[i] = u32(__float2int_rn(fminf(fmaxf(exact, -q_max_), q_max_)));
+      }
+    }
+    u32 w[4];
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      const u32 low = __byte_perm(code[2 * t], code[2 * t + 1], 0x0040);
+      const u32 high = __byte_perm(code[2 * t + 8], code[2 * t + 9], 0x0040);
+      w[t] = __byte_perm(low, high, 0x5410);
+    }
+    return make_uint4(w[0], w[1], w[2], w[3]);
+  }
 
-// A warp per (row, 128 columns), kBatch of them at a time so that their loads overlap.
+ private:
+  float scale_, q_max_, inverse_;
+};
+
+// Eight lanes per (row, 128 columns), kBatch of them at a time so that their loads overlap.
+constexpr int kBatch = 2;
+
 __device__ __forceinline__ void by_block(const QuantizeArgs& a) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  constexpr int kAtOnce = kWarps * 32 / kLanes;
+  const int lane = threadIdx.x % kLanes;
   const int blocks = ceil_div(a.k, layout::kTileCols);
-  const u64 items = u64(a.m) * blocks, first = (u64(blockIdx.x) * kWarps + warp) * kBatch;
-  float v[kBatch][4];
+  const u64 items = u64(a.m) * blocks;
+  const u64 first = u64(blockIdx.x) * (kBatch * kAtOnce) + threadIdx.x / kLanes;
+  u32 w[kBatch][8] = {};
 #pragma unroll
   for (int j = 0; j < kBatch; ++j) {
-    if (first + j >= items) break;
-    const int row = (first + j) / blocks, block = (first + j) % blocks;
-    load4(a.x + u64(row) * a.x_stride, block * layout::kTileCols + lane * 4, a.k, a.x_type, v[j]);
+    const u64 item = first + j * kAtOnce;
+    if (item >= items) break;
+    load(a.x + item / blocks * a.x_stride, int(item % blocks) * layout::kTileCols + lane * kColumns,
+         a.k, w[j]);
   }
 #pragma unroll
   for (int j = 0; j < kBatch; ++j) {
-    if (first + j >= items) break;
-    const int row = (first + j) / blocks, block = (first + j) % blocks;
-    const float scale = scale_of(max_abs(v[j]), a.q_max);
-    if (lane == 0) a.scales[u64(block) * layout::activation_scale_stride(a.m) + row] = scale;
-    u8* out = reinterpret_cast<u8*>(a.q) + (first + j) * layout::kTileCols;
-    store4(out, lane, v[j], scale, a.q_max);
+    const u64 item = first + j * kAtOnce;
+    float v[kColumns];
+    widen(w[j], a.x_type, v);
+    const Quantizer code(lane_max<kLanes>(max_abs(v)), a.q_max);
+    if (item >= items) continue;
+    if (lane == 0) {
+      a.scales[item % blocks * layout::activation_scale_stride(a.m) + item / blocks] = code.scale();
+    }
+    reinterpret_cast<uint4*>(a.q)[item * kLanes + lane] = code(v);
   }
 }
 
 // A block of threads per row, in two passes; the second finds the row in cache.
 __device__ __forceinline__ void by_row(const QuantizeArgs& a) {
   __shared__ float most[kWarps];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.x;
-  const int blocks = ceil_div(a.k, layout::kTileCols);
+  const int warp = threadIdx.x / 32, row = blockIdx.x;
+  const int k_pad = round_up(a.k, layout::kTileCols);
   const u16* x = a.x + u64(row) * a.x_stride;
-  float v[4], m = 0.0f;
-  for (int block = warp; block < blocks; block += kWarps) {
-    load4(x, block * layout::kTileCols + lane * 4, a.k, a.x_type, v);
+  u32 w[8];
+  float v[kColumns], m = 0.0f;
+  for (int col = threadIdx.x * kColumns; col < k_pad; col += kWarps * 32 * kColumns) {
+    load(x, col, a.k, w);
+    widen(w, a.x_type, v);
     m = fmaxf(m, max_abs(v));
   }
-  m = warp_max(m);
-  if (lane == 0) most[warp] = m;
+  m = lane_max<32>(m);
+  if (threadIdx.x % 32 == 0) most[warp] = m;
   __syncthreads();
 #pragma unroll
-  for (int w = 0; w < kWarps; ++w) m = fmaxf(m, most[w]);
-  const float scale = __fdiv_rn(m, a.q_max);
-  if (threadIdx.x == 0) a.scales[row] = scale;
-  for (int block = warp; block < blocks; block += kWarps) {
-    load4(x, block * layout::kTileCols + lane * 4, a.k, a.x_type, v);
-    u8* out = reinterpret_cast<u8*>(a.q) + (u64(row) * blocks + block) * layout::kTileCols;
-    store4(out, lane, v, scale, a.q_max);
+  for (int i = 0; i < kWarps; ++i) m = fmaxf(m, most[i]);
+  const Quantizer code(m, a.q_max);
+  if (threadIdx.x == 0) a.scales[row] = code.scale();
+  for (int col = threadIdx.x * kColumns; col < k_pad; col += kWarps * 32 * kColumns) {
+    load(x, col, a.k, w);
+    widen(w, a.x_type, v);
+    reinterpret_cast<uint4*>(a.q + u64(row) * k_pad)[col / kColumns] = code(v);
   }
 }
 

@@ -1,7 +1,7 @@
 // Product for few rows of activations (M up to 32): reads the packed weights once,
 // at memory speed, and everything else stays on chip.
 //
-// A block of threads owns `strips` strips of 16 weight rows and a range of K blocks
+// A block of threads owns some strips of 16 weight rows and a range of K blocks
 // of 128 columns (a split). Its slice of x stays in shared memory. The (strip, K block)
 // units of the block, K fastest, are cut into equal consecutive ranges, one a warp.
 // A warp streams its units through a private ring in shared memory, so the
@@ -17,6 +17,7 @@
 #include "flexq/layout.cuh"
 #include "flexq/ptx/copy.cuh"
 #include "flexq/small/args.cuh"
+#include "flexq/small/ring.cuh"
 #include "flexq/types.cuh"
 
 namespace flexq {
@@ -53,26 +54,27 @@ __device__ __forceinline__ void finish(const SmallArgs& a, int row, int col, con
 }  // namespace small
 
 // `Policy` multiplies one K block and keeps a warp's sums: Float16, Int8 or Bits in small/.
-template <class Policy, int warps, int stages>
+template <class Policy, int warps>
 __device__ __forceinline__ void small_product(const SmallArgs& a) {
   using namespace small;
   constexpr int segments = Policy::kSegments;
-  constexpr int stage_bytes = layout::kBlockBytes + 32 * segments;
 
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  // the shuffle tells the compiler that it is the same in all lanes
+  const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
   const int g = lane / 4;
   const int k_blocks = ceil_div(a.k, layout::kTileCols);
   const int n_pad = round_up(a.n, layout::kTileRows);
   const int group = blockIdx.x / a.splits, split = blockIdx.x % a.splits;
-  const int strip0 = group * a.strips;
-  const int strips = min(a.strips, n_pad / layout::kBlockRows - strip0);
+  const int groups = gridDim.x / a.splits, all_strips = n_pad / layout::kBlockRows;
+  const int strip0 = u32(group) * all_strips / groups;
+  const int strips = u32(group + 1) * all_strips / groups - strip0;
   const int block0 = split * a.split_blocks;
   const int blocks = min(a.split_blocks, k_blocks - block0);
   const int units = strips * blocks;
   const int workers = min(warps, units);
 
   extern __shared__ __align__(16) u8 shared[];
-  u8* const x = shared + warps * stages * stage_bytes;
+  u8* const x = shared + Ring<segments, warps>::bytes(a);
   float* const x_scales =
       reinterpret_cast<float*>(x + a.m * x_row_bytes<Policy::kElement>(a.split_blocks));
   float* const slots = x_scales + Policy::scale_floats(a.m, a.split_blocks);
@@ -81,46 +83,9 @@ __device__ __forceinline__ void small_product(const SmallArgs& a) {
   const int begin = warp < workers ? warp * units / workers : 0;
   const int end = warp < workers ? (warp + 1) * units / workers : 0;
 
-  // Producer. Lane l copies what lane l will read, except for scales, which lanes
-  // 0 .. 2 segments - 1 copy for the warp.
-  const u32 ring = ptx::shared_address(shared) + warp * stages * stage_bytes;
-  const u32 ring_end = ring + stages * stage_bytes;
-  int to_fetch = end - begin;
-  int fetch_strip = strip0 + begin / blocks, fetch_block = begin % blocks;
-  const u64 scale_step = u64(segments) * n_pad;
-  const u8* from_weights;
-  const u16* from_scales;
-  auto seek = [&] {
-    from_weights = a.weights + lane * 16 +
-                   layout::block_offset(fetch_strip, block0 + fetch_block, k_blocks);
-    from_scales = a.scales + (block0 + fetch_block) * scale_step + u64(lane / 2) * n_pad +
-                  fetch_strip * layout::kBlockRows + (lane % 2) * 8;
-  };
-  auto fetch = [&](u32 to) {
-    if (to_fetch > 0) {
-      --to_fetch;
-#pragma unroll
-      for (int c = 0; c < 3; ++c) {
-        ptx::copy_async(to + c * layout::kChunkBytes + lane * 16,
-                        from_weights + c * layout::kChunkBytes);
-      }
-      if (lane < 2 * segments) {
-        ptx::copy_async(to + layout::kBlockBytes + lane * 16, from_scales);
-      }
-      from_weights += layout::kTileBytes;
-      from_scales += scale_step;
-      if (++fetch_block == blocks) {
-        fetch_block = 0, ++fetch_strip;
-        seek();
-      }
-    }
-    ptx::copy_commit();
-  };
-
   ptx::launch_dependents();
-  seek();
-#pragma unroll
-  for (int stage = 0; stage < stages - 1; ++stage) fetch(ring + stage * stage_bytes);
+  Ring<segments, warps> ring(
+      a, shared, warp, {a, strip0, begin, end - begin, block0, blocks, k_blocks, n_pad});
 
   ptx::wait_for_previous();
   Policy::template stage<warps>(a, x, x_scales, block0, blocks);
@@ -128,14 +93,12 @@ __device__ __forceinline__ void small_product(const SmallArgs& a) {
 
   Policy policy(a, x, x_scales);
   int strip = begin / blocks, block = begin % blocks;
-  u32 from = ring, to = ring_end - stage_bytes;
   for (int unit = begin; unit < end; ++strip, block = 0) {
     const int run = min(blocks - block, end - unit);
     unit += run;
     policy.seek(a, block);
     for (int i = 0; i < run; ++i) {
-      ptx::copy_wait<stages - 2>();
-      __syncwarp();
+      const u32 from = ring.wait();
       u32 w[3][4];
 #pragma unroll
       for (int c = 0; c < 3; ++c) {
@@ -147,9 +110,7 @@ __device__ __forceinline__ void small_product(const SmallArgs& a) {
         scale[s][0] = ptx::load_shared_u16(from + layout::kBlockBytes + s * 32 + g * 2);
         scale[s][1] = ptx::load_shared_u16(from + layout::kBlockBytes + s * 32 + g * 2 + 16);
       }
-      fetch(to);
-      to = from;
-      from = from + stage_bytes == ring_end ? ring : from + stage_bytes;
+      ring.advance();
       policy.multiply(a, w, scale);
     }
     policy.flush(a, slots + (strip + warp) * slot_floats);

@@ -4,13 +4,15 @@
 //! or replaced by hand. The constants come from the dated records in `benches/record/`.
 
 mod hopper;
+mod request;
 mod small;
 mod tile;
 
 use std::fmt;
 
 pub use hopper::Hopper;
-pub use small::{Reduce, Small};
+pub(crate) use small::WARPS as SMALL_WARPS;
+pub use small::{Reduce, Small, SmallOptions};
 pub use tile::Tile;
 
 use crate::order::{TILE_COLUMNS, TILE_ROWS};
@@ -114,9 +116,7 @@ impl Config {
     pub fn partial_bytes(&self, p: &Problem) -> u64 {
         let n = p.n.next_multiple_of(TILE_ROWS) as u64;
         match self {
-            Self::Small(c) if c.splits > 1 && c.reduce == Reduce::Workspace => {
-                u64::from(c.splits) * p.m as u64 * n * 4
-            }
+            Self::Small(c) if c.has_partial() => u64::from(c.splits) * p.m as u64 * n * 4,
             Self::Tile(c) if c.splits > 1 => u64::from(c.splits) * p.m as u64 * n * 4,
             Self::Hopper(c) if c.split_tiles > 0 => {
                 u64::from(c.workers() + c.split_tiles) * u64::from(c.columns() * c.rows) * 4
@@ -141,12 +141,14 @@ impl fmt::Display for Config {
         match self {
             Self::Small(c) => write!(
                 f,
-                "small{} rows={} strips={} splits={}{} grid={} shared={}",
-                if c.planes { "-planes" } else { "" },
+                "{}{} rows={} strips={} splits={}{} stages={} grid={} shared={}",
+                if c.options.planes { "planes" } else { "small" },
+                if c.options.fused { " fused" } else { "" },
                 c.rows,
                 c.strips,
                 c.splits,
-                if c.splits > 1 && c.reduce == Reduce::Cluster { " in a cluster" } else { "" },
+                if c.cluster() > 1 { " in a cluster" } else { "" },
+                c.stages,
                 c.grid,
                 c.shared_bytes
             ),
@@ -166,16 +168,27 @@ impl fmt::Display for Config {
     }
 }
 
+/// Whether a small-M kernel beats the warp-group kernels: its blocks keep their part of x, so the
+/// fewer numbers of x the better; `benches/record/` has both.
+fn few_rows_win(p: &Problem) -> bool {
+    let cells = p.m * p.k;
+    let light = p.m <= 8 && p.weight_bytes() < 16_000_000;
+    match p.activations {
+        Activations::F16 | Activations::BF16 => p.m <= 8 && cells <= 65_536,
+        Activations::Int8 { per_row: false } => light || cells <= 16_384 || p.m <= 4 && cells <= 57_344,
+        Activations::Int8 { per_row: true } => light || cells <= 8192 || p.m == 1 && cells <= 16_384,
+    }
+}
+
 /// The kernel for a product.
 #[must_use]
 pub fn choose(p: &Problem) -> Config {
-    let few = if p.arch.capability == (9, 0) && p.aligned && p.segment == 128 { 16 } else { 24 };
-    if p.m <= few
-        && let Some(small) = Small::choose(p, false)
-    {
+    let hopper = Hopper::choose(p);
+    let few = if hopper.is_some() { few_rows_win(p) } else { p.m <= 24 };
+    if few && let Some(small) = Small::choose(p, false) {
         return Config::Small(small);
     }
-    Hopper::choose(p).map_or_else(|| Config::Tile(Tile::choose(p)), Config::Hopper)
+    hopper.map_or_else(|| Config::Tile(Tile::choose(p)), Config::Hopper)
 }
 
 /// The bit-plane kernel for a product of up to eight rows of int8 activations.
@@ -197,11 +210,22 @@ mod tests {
     }
 
     #[test]
-    fn small_products_read_the_weights_once() {
-        let p = problem(H200, 1, 28672, 8192, Activations::F16);
-        assert_eq!(choose(&p).to_string(), "small rows=8 strips=14 splits=1 grid=128 shared=94064");
-        let Config::Small(c) = choose(&problem(H200, 16, 8192, 8192, Activations::BF16)) else { panic!() };
-        assert_eq!((c.rows, c.splits, c.reduce), (16, 2, Reduce::Cluster));
+    fn small_products_fill_the_gpu_and_leave_room_for_the_next() {
+        let p = problem(H200, 2, 8192, 8192, Activations::F16);
+        assert_eq!(choose(&p).to_string(), "small rows=8 strips=4 splits=1 stages=6 grid=132 shared=110368");
+        let Config::Small(c) = choose(&problem(H200, 1, 28672, 8192, Activations::F16)) else { panic!() };
+        assert_eq!((c.grid, c.options.room), (264, 2));
+        let unaligned = Problem { aligned: false, ..problem(H200, 16, 8192, 8192, Activations::BF16) };
+        let Config::Small(c) = choose(&unaligned) else { panic!() };
+        assert_eq!((c.rows, c.splits, c.cluster(), c.grid), (16, 2, 2, 132));
+    }
+
+    #[test]
+    fn few_activations_are_quantized_on_the_way() {
+        let int8 = Activations::Int8 { per_row: false };
+        let fused =
+            |m| matches!(choose(&problem(H200, m, 4096, 4096, int8)), Config::Small(c) if c.options.fused);
+        assert!(fused(1) && fused(4) && !fused(8));
     }
 
     #[test]
@@ -228,6 +252,9 @@ mod tests {
                                 Config::Hopper(c) => c.shared_bytes,
                             };
                             assert!(shared <= arch.shared_bytes, "{config} {p:?}");
+                            // the L40 has too little shared memory for some
+                            let fits = arch == L40 || m > 8 || Small::choose(&p, false).is_some();
+                            assert!(fits, "{p:?}");
                             if let Config::Small(c) = config {
                                 assert!(u64::from(c.strips) * u64::from(c.grid / c.splits) >= p.strips());
                                 assert!(u64::from(c.split_blocks * c.splits) >= p.k_blocks());

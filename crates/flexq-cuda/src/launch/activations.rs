@@ -17,8 +17,8 @@ pub struct Quantize {
     pub x_type: i32,
 }
 
-/// Warps of a block times blocks of 128 columns a warp.
-const ITEMS: u64 = 8 * 4;
+/// Blocks of 128 columns a block of threads quantizes, eight lanes each, two at a time.
+const ITEMS: u64 = 256 / 8 * 2;
 
 /// # Safety
 /// As for [`launch`].

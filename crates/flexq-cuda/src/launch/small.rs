@@ -1,7 +1,7 @@
 //! `kernels/small_*.cu`.
 
 use super::{Shape, launch};
-use crate::config::{Activations, Reduce, Small};
+use crate::config::{Activations, SMALL_WARPS, Small};
 use crate::device::Device;
 use crate::error::Result;
 
@@ -20,9 +20,12 @@ pub struct Arguments {
     pub k: i32,
     pub x_stride: i32,
     pub x_scale_stride: i32,
-    pub strips: i32,
     pub splits: i32,
     pub split_blocks: i32,
+    pub stages: i32,
+    pub per_row: i32,
+    pub limit: f32,
+    pub x_type: i32,
     pub scale_type: i32,
     pub bias_type: i32,
     pub y_type: i32,
@@ -30,7 +33,7 @@ pub struct Arguments {
 
 /// Source and kernel for a launch.
 pub fn names(config: &Small, activations: Activations, segment: usize) -> (&'static str, String) {
-    let source = match (config.planes, activations, segment) {
+    let source = match (config.options.planes, activations, segment) {
         (true, ..) => "small_b1_g128",
         (_, Activations::F16, 32) => "small_f16_g32",
         (_, Activations::F16, 64) => "small_f16_g64",
@@ -59,9 +62,9 @@ pub unsafe fn run(
     let kernel = device.kernel(source, &name)?;
     let shape = Shape {
         grid: config.grid,
-        threads: Small::warps(config.rows) as u32 * 32,
+        threads: SMALL_WARPS as u32 * 32,
         shared_bytes: config.shared_bytes,
-        cluster: if config.reduce == Reduce::Cluster { config.splits } else { 1 },
+        cluster: config.cluster(),
     };
     // SAFETY: this is the kernel's structure; memory is the caller's promise.
     unsafe { launch(device, kernel, &shape, stream, arguments) }

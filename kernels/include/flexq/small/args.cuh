@@ -11,20 +11,26 @@ struct SmallArgs {
   const u8* weights;      // device order
   const u16* scales;      // [Kpad / segment][Npad]
   const void* x;          // 16-bit [m][x_stride], or int8 in fragment order [m][Kpad]
-  const float* x_scales;  // int8 only: [K block][x_scale_stride] or, with stride 0, [m]
+  const float* x_scales;  // of int8 x: [K block][x_scale_stride] or, with stride 0, [m]; null
+                          // where the kernel itself quantizes x
   const void* bias;       // [n], type bias_type, or null
   void* y;                // [m][n], type y_type
   float* partial;         // [splits][m][Npad], when splits > 1 and no cluster adds them
   u32* arrivals;          // [row groups], zero before and after; likewise
   i32 m, n, k;
   i32 x_stride, x_scale_stride;
-  i32 strips;             // per row group
   i32 splits;
   i32 split_blocks;       // K blocks per split
-  Dtype scale_type, bias_type, y_type;
+  i32 stages;             // depth of each warp's ring, on Hopper
+  i32 per_row;            // quantization: one scale a row
+  float q_max;            // and the largest code
+  Dtype x_type, scale_type, bias_type, y_type;
 };
 
 namespace small {
+
+// Warps of a block; mirrored in crates/flexq-cuda/src/config/small.rs.
+constexpr int kWarps = 8;
 
 // Floats per activation row of a slot: 16, padded against bank conflicts.
 constexpr int kSlotStride = 20;
@@ -36,8 +42,9 @@ __device__ constexpr int x_row_bytes(int blocks) {
 }
 
 // Copies bytes [first, first + bytes) of each row of x into the slice, zeros from byte `valid`
-// of a row on. Plain loads, several in flight before the first store: asynchronous copies would
-// have to wait for the weights requested before them. Rows must be made of whole 16-byte pieces.
+// of a row on. Plain loads, several in flight before the first store: asynchronous and bulk copies
+// would have to wait for the weights requested before them, of this product and of the next.
+// Rows must be made of whole 16-byte pieces.
 template <int threads>
 __device__ __forceinline__ void stage_pieces(const u8* x, u64 x_stride, int rows, int first,
                                              int bytes, int valid, u8* slice, int slice_stride) {

@@ -5,22 +5,10 @@
 #include "flexq/ptx/copy.cuh"
 #include "flexq/ptx/mma.cuh"
 #include "flexq/small/args.cuh"
+#include "flexq/small/quantize.cuh"
 #include "flexq/unpack.cuh"
 
 namespace flexq::small {
-
-// The x slice, and its scales as [K block][m].
-template <int warps>
-__device__ __forceinline__ void stage_int8(const SmallArgs& a, u8* x, float* scales, int block0,
-                                           int blocks) {
-  constexpr int threads = warps * 32;
-  const int k_pad = round_up(a.k, layout::kTileCols);
-  for (int i = threadIdx.x; i < a.m * blocks; i += threads) {
-    scales[i] = a.x_scales[u64(block0 + i / a.m) * a.x_scale_stride + i % a.m];
-  }
-  stage_pieces<threads>(static_cast<const u8*>(a.x), k_pad, a.m, block0 * layout::kTileCols,
-                        blocks * layout::kTileCols, k_pad, x, x_row_bytes<1>(a.split_blocks));
-}
 
 // `tiles` tiles of eight activation rows.
 template <int tiles, int segments>
