@@ -21,16 +21,16 @@ const AHEAD: usize = 1024;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 pub(super) fn multiply(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
     match x.segment {
-        16 => multiply_segments::<8>(w, x, out, scratch),
-        32 => multiply_segments::<4>(w, x, out, scratch),
-        64 => multiply_segments::<2>(w, x, out, scratch),
-        _ => multiply_segments::<1>(w, x, out, scratch),
+        16 => multiply_segments::<8, 2>(w, x, out, scratch),
+        32 => multiply_segments::<4, 4>(w, x, out, scratch),
+        64 => multiply_segments::<2, 2>(w, x, out, scratch),
+        _ => multiply_segments::<1, 1>(w, x, out, scratch),
     }
 }
 
-/// `S`: segments per block.
+/// `S`: segments per block; `D`: vectors of partial sums that they are kept in.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn multiply_segments<const S: usize>(
+fn multiply_segments<const S: usize, const D: usize>(
     w: &Weights<'_>,
     x: &QuantizedRows,
     out: &mut Stripe<'_>,
@@ -38,15 +38,15 @@ fn multiply_segments<const S: usize>(
 ) {
     match x.rows {
         0 => {}
-        1 => multiply_rows::<S, 1>(w, x, out, scratch),
-        2 => multiply_rows::<S, 2>(w, x, out, scratch),
-        3 => multiply_rows::<S, 3>(w, x, out, scratch),
-        _ => multiply_rows::<S, MAX_ROWS>(w, x, out, scratch),
+        1 => multiply_rows::<S, D, 1>(w, x, out, scratch),
+        2 => multiply_rows::<S, D, 2>(w, x, out, scratch),
+        3 => multiply_rows::<S, D, 3>(w, x, out, scratch),
+        _ => multiply_rows::<S, D, MAX_ROWS>(w, x, out, scratch),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn multiply_rows<const S: usize, const M: usize>(
+fn multiply_rows<const S: usize, const D: usize, const M: usize>(
     w: &Weights<'_>,
     x: &QuantizedRows,
     out: &mut Stripe<'_>,
@@ -63,7 +63,7 @@ fn multiply_rows<const S: usize, const M: usize>(
         rows.scales(w, 0, x.segment, scales);
         let mut sums = [_mm512_setzero_ps(); M];
         for b in 0..blocks {
-            add_block::<S, M>(x, b, packed, &scales[b * S * LANES..][..S * LANES], &mut sums);
+            add_block::<S, D, M>(x, b, packed, &scales[b * S * LANES..][..S * LANES], &mut sums);
         }
         for (y, sums) in y.iter_mut().zip(sums) {
             let y = &mut y[n - columns.start..][..LANES];
@@ -79,7 +79,7 @@ fn multiply_rows<const S: usize, const M: usize>(
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")]
-fn add_block<const S: usize, const M: usize>(
+fn add_block<const S: usize, const D: usize, const M: usize>(
     x: &QuantizedRows,
     b: usize,
     packed: [&[u8]; LANES],
@@ -96,9 +96,9 @@ fn add_block<const S: usize, const M: usize>(
                 [_mm512_loadu_si512(row.as_ptr().cast()), _mm512_loadu_si512(row.as_ptr().add(64).cast())];
         }
     }
-    let mut quads = [[[_mm512_setzero_si512(); 4]; S]; M];
+    let mut quads = [[[_mm512_setzero_si512(); 4]; D]; M];
     for quad in 0..4 {
-        let mut dots = [[[_mm512_setzero_si512(); 4]; S]; M];
+        let mut dots = [[[_mm512_setzero_si512(); 4]; D]; M];
         for (r, row) in packed[4 * quad..][..4].iter().enumerate() {
             for line in 0..2 {
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(BLOCK * b + 64 * line + AHEAD).cast());
@@ -107,8 +107,8 @@ fn add_block<const S: usize, const M: usize>(
             let packed = block(row, b, &mut padded);
             let w = [unpack_64(packed, 0), unpack_64(packed, 1)];
             for (dots, codes) in dots.iter_mut().zip(codes) {
-                for (s, dots) in dots.iter_mut().enumerate() {
-                    dots[r] = dot::<S>(w, codes, s);
+                for (d, dots) in dots.iter_mut().enumerate() {
+                    dots[r] = dot::<D>(w, codes, d);
                 }
             }
         }
@@ -118,32 +118,53 @@ fn add_block<const S: usize, const M: usize>(
             }
         }
     }
+    let mut totals = [[_mm512_setzero_si512(); S]; M];
+    for (totals, quads) in totals.iter_mut().zip(quads) {
+        *totals = segments::<S, D>(quads);
+    }
     for s in 0..S {
         let scales = &scales[s * LANES..][..LANES];
         // SAFETY: sixteen floats were just checked.
         let w_scales = unsafe { _mm512_loadu_ps(scales.as_ptr()) };
         for m in 0..M {
             let offset = _mm512_set1_epi32(x.offsets[(m * blocks + b) * S + s]);
-            let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(sum_quarters(quads[m][s]), offset));
+            let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(totals[m][s], offset));
             let scale = _mm512_mul_ps(_mm512_set1_ps(x.scales[m * blocks + b]), w_scales);
             sums[m] = _mm512_add_ps(sums[m], _mm512_mul_ps(scale, dot));
         }
     }
 }
 
-/// Products of segment `s` of a block, in sixteen partial sums.
+/// The sums of every segment of sixteen rows. Where vectors hold four segments each, those
+/// are their quarters.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn segments<const S: usize, const D: usize>(quads: [[__m512i; 4]; D]) -> [__m512i; S] {
+    let mut sums = [_mm512_setzero_si512(); S];
+    if S == 4 * D {
+        for (sums, quads) in sums.chunks_exact_mut(4).zip(quads) {
+            sums.copy_from_slice(&transpose_quarters(quads));
+        }
+    } else {
+        for (sum, quads) in sums.iter_mut().zip(quads) {
+            *sum = sum_quarters(quads);
+        }
+    }
+    sums
+}
+
+/// Products of part `i` of `D` of a block, in sixteen partial sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn dot<const S: usize>(w: [__m512i; 2], x: [__m512i; 2], s: usize) -> __m512i {
+fn dot<const D: usize>(w: [__m512i; 2], x: [__m512i; 2], i: usize) -> __m512i {
     let zero = _mm512_setzero_si512();
-    match S {
+    match D {
         1 => _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, w[0], x[0]), w[1], x[1]),
-        2 => _mm512_dpbusd_epi32(zero, w[s], x[s]),
-        4 => {
-            let half = if s.is_multiple_of(2) { 0x00ff } else { 0xff00 };
-            _mm512_maskz_dpbusd_epi32(half, zero, w[s / 2], x[s / 2])
+        2 => _mm512_dpbusd_epi32(zero, w[i], x[i]),
+        _ => {
+            let half = if i.is_multiple_of(2) { 0x00ff } else { 0xff00 };
+            _mm512_maskz_dpbusd_epi32(half, zero, w[i / 2], x[i / 2])
         }
-        _ => _mm512_maskz_dpbusd_epi32(0x000f << (4 * (s % 4)), zero, w[s / 4], x[s / 4]),
     }
 }
 
@@ -163,6 +184,21 @@ fn sum_quarters([a, b, c, d]: [__m512i; 4]) -> __m512i {
     let ab = halve(a, b);
     let cd = halve(c, d);
     halve(ab, cd)
+}
+
+/// The first quarters of four vectors, the second, the third and the fourth.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_quarters([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (ab, cd) = (_mm512_shuffle_i32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_i32x4::<0b01_00_01_00>(c, d));
+    let (ab2, cd2) =
+        (_mm512_shuffle_i32x4::<0b11_10_11_10>(a, b), _mm512_shuffle_i32x4::<0b11_10_11_10>(c, d));
+    [
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(ab, cd),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(ab, cd),
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(ab2, cd2),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(ab2, cd2),
+    ]
 }
 
 /// Sums of neighbouring quarters of two vectors.
