@@ -17,7 +17,7 @@
 use std::cell::Cell;
 
 use crate::activations::{self, ActivationBits, ActivationGroup, Rule};
-use crate::arch::{MAX_STRIPE, QuantizedRows, Scratch, Stripes, Weights};
+use crate::arch::{Buffer, MAX_STRIPE, QuantizedRows, Scratch, Stripes, Weights};
 use crate::backend::Cpu;
 use crate::error::{Error, Result};
 use crate::qtensor::QTensor;
@@ -51,7 +51,8 @@ pub fn matmul(
 /// Memory that a thread keeps between calls.
 #[derive(Default)]
 struct Workspace {
-    x: Vec<f32>,
+    floats: Vec<f32>,
+    arranged: Buffer<f32>,
     quantized: QuantizedRows,
 }
 
@@ -82,7 +83,7 @@ impl Cpu {
         let stripes = Stripes::new(out, stripe_width(w.rows(), options.threads));
         // taken rather than borrowed: a thread that waits for others may run another product
         let mut workspace = WORKSPACE.take();
-        let Workspace { x: floats, quantized } = &mut workspace;
+        let Workspace { floats, arranged, quantized } = &mut workspace;
         if let Some(limit) = options.bits.limit() {
             let rule = Rule { limit, group: options.group, segment: weights.segment_width() };
             activations::quantize(kernels, x, rule, options.threads, quantized);
@@ -94,9 +95,10 @@ impl Cpu {
         } else {
             floats.resize(x.rows() * x.columns(), 0.0);
             (kernels.to_f32)(x.dtype(), x.bytes(), floats);
+            (kernels.arrange_floats)(floats, x.columns(), arranged);
             for_each(options.threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();
-                (kernels.multiply_floats)(&weights, floats, &mut stripe, &mut scratch);
+                (kernels.multiply_floats)(&weights, arranged, &mut stripe, &mut scratch);
                 SCRATCH.set(scratch);
             });
         }

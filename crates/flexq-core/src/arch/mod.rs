@@ -129,6 +129,8 @@ pub(crate) struct Scratch {
     pub codes: Vec<i8>,
     /// Unpacked weights.
     pub panel: Buffer<u8>,
+    /// Dequantized weights.
+    pub weights: Buffer<f32>,
     /// Sums that wait for more columns.
     pub sums: Buffer<f32>,
     /// Scales of the panel's weights.
@@ -259,6 +261,8 @@ pub(crate) struct Kernels {
     pub interleave: fn(&[i8], usize, &mut [i8]),
     /// Products of the stripe's weight rows with quantized activations.
     pub multiply_codes: fn(&Weights<'_>, &QuantizedRows, &mut Stripe<'_>, &mut Scratch),
-    /// Products of the stripe's weight rows with f32 activations `[M, K]`.
+    /// Activations `[M, K]`, `K` given, in the order that `multiply_floats` wants.
+    pub arrange_floats: fn(&[f32], usize, &mut Buffer<f32>),
+    /// Products of the stripe's weight rows with arranged activations.
     pub multiply_floats: fn(&Weights<'_>, &[f32], &mut Stripe<'_>, &mut Scratch),
 }

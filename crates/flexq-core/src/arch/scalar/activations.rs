@@ -1,6 +1,6 @@
 //! Activations to codes.
 
-use crate::arch::LANES;
+use crate::arch::{Buffer, LANES};
 
 /// The largest magnitude; NaN when an element is not finite.
 pub(in crate::arch) fn abs_max(x: &[f32]) -> f32 {
@@ -26,4 +26,10 @@ pub(in crate::arch) fn interleave(rows: &[i8], stride: usize, block: &mut [i8]) 
             lane.copy_from_slice(&row[4 * quad..][..4]);
         }
     }
+}
+
+/// As they are.
+pub(in crate::arch) fn arrange_floats(x: &[f32], _columns: usize, arranged: &mut Buffer<f32>) {
+    arranged.resize(x.len());
+    arranged.copy_from_slice(x);
 }

@@ -10,7 +10,7 @@ mod scale;
 
 use super::{Kernels, Layout};
 
-pub(super) use activations::{abs_max, interleave, quantize_activations};
+pub(super) use activations::{abs_max, arrange_floats, interleave, quantize_activations};
 pub(super) use convert::{from_f32, to_f32};
 pub(super) use pack::{dequantize_row, pack, pack_row, unpack_row};
 pub(super) use pair::quantize_row as quantize_row_of_pairs;
@@ -28,5 +28,6 @@ pub(super) static KERNELS: Kernels = Kernels {
     layout: |_| Layout::Rows,
     interleave,
     multiply_codes: matmul::multiply_codes,
+    arrange_floats,
     multiply_floats: matmul::multiply_floats,
 };

@@ -1,15 +1,16 @@
 //! Panels times activations on tiles: 16 weight rows with 16 rows of activations and 64
 //! columns an instruction.
 //!
-//! While the tiles work on a segment, vectors scale the sums of the segment before.
+//! While the tiles work on two segments, vectors scale the sums of the two before: step by
+//! step in turn, because either alone would leave the other's units idle.
 
 use std::arch::x86_64::*;
 
-use super::super::avx512::{self, Engine, Job, SUMS, TILE, add_segment};
+use super::super::avx512::{self, Engine, Job, SUMS, TILE};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, QuantizedRows, Scratch, Stripe, Weights};
 
-const ENGINE: Engine = Engine { width: 2, multiply: multiply_job };
+const ENGINE: Engine = Engine { width: 2, signed: true, multiply: multiply_job };
 
 /// # Safety
 /// The processor has AVX-512 and tiles, which the process may use.
@@ -27,102 +28,158 @@ pub(super) unsafe fn multiply(
 }
 
 fn multiply_job(job: &mut Job<'_>) {
-    let groups = job.panel.len() / (job.depth.len() * 2 * TILE);
-    for g in (0..groups).step_by(2) {
-        // SAFETY: `multiply` configured the tiles on a processor that has them and AVX-512.
-        unsafe {
-            match ((groups - g).min(2), (job.blocks - job.first).min(2)) {
-                (1, 1) => multiply_groups::<1, 1>(job, g),
-                (1, _) => multiply_groups::<1, 2>(job, g),
-                (_, 1) => multiply_groups::<2, 1>(job, g),
-                _ => multiply_groups::<2, 2>(job, g),
-            }
+    // SAFETY: `multiply` configured the tiles on a processor that has them and AVX-512.
+    unsafe {
+        match job.blocks - job.first {
+            1 => multiply_blocks::<1>(job),
+            _ => multiply_blocks::<2>(job),
         }
     }
 }
 
-/// Integer sums of a segment: up to two groups with up to two blocks.
+/// Integer sums of two segments: two groups with two blocks.
 #[repr(C, align(64))]
-struct Dots([[i32; SUMS]; 4]);
+struct Dots([[[i32; SUMS]; 4]; 2]);
+
+/// Sums on their way: one or two groups from `group` on, one or two segments from `segment` on.
+#[derive(Clone, Copy)]
+struct Part {
+    group: usize,
+    groups: usize,
+    segment: usize,
+    segments: usize,
+}
+
+/// Quarters of a part that vectors scale in one go.
+const QUARTERS: usize = 4;
 
 /// # Safety
 /// Tiles are configured for the segment.
 #[target_feature(enable = "avx512f")]
-unsafe fn multiply_groups<const G: usize, const B: usize>(job: &mut Job<'_>, g: usize) {
+unsafe fn multiply_blocks<const B: usize>(job: &mut Job<'_>) {
     let x = job.x;
-    let (depth, segment) = (job.depth.len(), x.segment);
-    let segments = depth * ACTIVATION_GROUP / segment;
-    let step = segment.min(64);
+    let depth = job.depth.len();
+    let step = x.segment.min(64);
+    let segments = depth * ACTIVATION_GROUP / x.segment;
     let tiles_of_group = depth * 2 * TILE;
-    let panel = &job.panel[g * tiles_of_group..][..G * tiles_of_group];
-    let mut dots = [const { Dots([[0; SUMS]; 4]) }; 2];
-    for s in 0..segments {
-        let current = &mut dots[s % 2];
-        for b in 0..B {
-            let at =
-                (job.first + b) * (x.stride / segment) + job.depth.start * ACTIVATION_GROUP / segment + s;
-            let offsets = x.offsets[at * LANES..][..LANES].as_ptr();
-            // SAFETY: sixteen integers were just checked.
-            unsafe {
-                match b {
-                    0 => tiles::start::<0>(offsets),
-                    _ => tiles::start::<1>(offsets),
-                }
-                if G == 2 {
-                    match b {
-                        0 => tiles::start::<2>(offsets),
-                        _ => tiles::start::<3>(offsets),
+    let groups = job.panel.len() / tiles_of_group;
+    let mut dots = [const { Dots([[[0; SUMS]; 4]; 2]) }; 2];
+    let [mut current, mut previous] = dots.each_mut();
+    let mut waiting: Option<Part> = None;
+    for group in (0..groups).step_by(2) {
+        for segment in (0..segments).step_by(2) {
+            let part =
+                Part { group, groups: 2.min(groups - group), segment, segments: 2.min(segments - segment) };
+            let panel = &job.panel[group * tiles_of_group..][..part.groups * tiles_of_group];
+            let steps = part.segments * x.segment / step;
+            for i in 0..steps {
+                let column = segment * x.segment + i * step;
+                let start = (job.first * x.stride + job.depth.start * ACTIVATION_GROUP + column) * LANES;
+                let codes = &x.codes[start..][..(B - 1) * x.stride * LANES + step * LANES];
+                let w = &panel[column / 64 * TILE + column % 64..];
+                // SAFETY: the panel has tiles of so many groups, the codes those of B blocks.
+                unsafe {
+                    if (i * step).is_multiple_of(x.segment) {
+                        tiles::clear();
+                    }
+                    let (x, x_next) = (codes.as_ptr(), x.stride * LANES);
+                    match part.groups {
+                        1 => tiles::multiply::<1, B>(w.as_ptr(), 0, x, x_next),
+                        _ => tiles::multiply::<2, B>(w.as_ptr(), tiles_of_group, x, x_next),
                     }
                 }
-            }
-        }
-        for column in (s * segment..(s + 1) * segment).step_by(step) {
-            let w = &panel[column / 64 * TILE + column % 64..];
-            let start = (job.first * x.stride + job.depth.start * ACTIVATION_GROUP + column) * LANES;
-            let codes = &x.codes[start..][..(B - 1) * x.stride * LANES + step * LANES];
-            debug_assert!(w.len() >= (G - 1) * tiles_of_group + TILE - column % 64, "tiles of every group");
-            // SAFETY: the panel has tiles of G groups, the codes those of B blocks.
-            unsafe { tiles::multiply::<G, B>(w.as_ptr(), tiles_of_group, codes.as_ptr(), x.stride * LANES) };
-        }
-        // SAFETY: each array has 256 integers.
-        unsafe {
-            tiles::store::<0>(current.0[0].as_mut_ptr());
-            if B == 2 {
-                tiles::store::<1>(current.0[1].as_mut_ptr());
-            }
-            if G == 2 {
-                tiles::store::<2>(current.0[2].as_mut_ptr());
-                if B == 2 {
-                    tiles::store::<3>(current.0[3].as_mut_ptr());
+                if let Some(part) = waiting {
+                    for quarter in i * QUARTERS / steps..(i + 1) * QUARTERS / steps {
+                        add_quarter::<B>(job, part, segments, quarter, previous);
+                    }
+                }
+                if ((i + 1) * step).is_multiple_of(x.segment) {
+                    // SAFETY: tiles are configured.
+                    unsafe { store(&mut current.0[i * step / x.segment]) };
                 }
             }
-        }
-        if s > 0 {
-            add::<G, B>(job, g, s - 1, segments, &dots[(s - 1) % 2]);
+            waiting = Some(part);
+            (current, previous) = (previous, current);
         }
     }
-    add::<G, B>(job, g, segments - 1, segments, &dots[(segments - 1) % 2]);
+    if let Some(part) = waiting {
+        for quarter in 0..QUARTERS {
+            add_quarter::<B>(job, part, segments, quarter, previous);
+        }
+    }
 }
 
-/// Scales the integer sums of segment `s` and adds them to the others.
+/// Stores the sums of all tiles.
+///
+/// # Safety
+/// Tiles are configured.
+#[inline]
+unsafe fn store(dots: &mut [[i32; SUMS]; 4]) {
+    // SAFETY: the caller's; each array has 256 integers.
+    unsafe {
+        tiles::store::<0>(dots[0].as_mut_ptr());
+        tiles::store::<1>(dots[1].as_mut_ptr());
+        tiles::store::<2>(dots[2].as_mut_ptr());
+        tiles::store::<3>(dots[3].as_mut_ptr());
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add<const G: usize, const B: usize>(job: &mut Job<'_>, g: usize, s: usize, segments: usize, dots: &Dots) {
+fn add_quarter<const B: usize>(job: &mut Job<'_>, part: Part, segments: usize, quarter: usize, dots: &Dots) {
+    match (part.groups > quarter / 2, part.segments) {
+        (false, _) => {}
+        (_, 1) => add_rows::<B, 1>(job, part, segments, quarter, dots),
+        _ => add_rows::<B, 2>(job, part, segments, quarter, dots),
+    }
+}
+
+/// Scales the integer sums of eight weight rows and adds them to the others.
+#[inline(never)]
+#[target_feature(enable = "avx512f")]
+fn add_rows<const B: usize, const S: usize>(
+    job: &mut Job<'_>,
+    part: Part,
+    segments: usize,
+    quarter: usize,
+    dots: &Dots,
+) {
+    let i = quarter / 2;
     let x = job.x;
-    let group = job.depth.start + s * x.segment / ACTIVATION_GROUP;
-    for b in 0..B {
-        let block = job.first + b;
-        let x_scales = &x.scales[(block * (x.stride / ACTIVATION_GROUP) + group) * LANES..][..LANES];
-        // SAFETY: sixteen floats were just checked.
-        let x_scales = unsafe { _mm512_loadu_ps(x_scales.as_ptr()) };
-        for i in 0..G {
-            let w_scales = &job.scales[((g + i) * segments + s) * LANES..][..LANES];
-            let sums = &mut job.sums[((g + i) * job.blocks + block) * SUMS..][..SUMS];
-            for r in 0..LANES {
-                // SAFETY: row r of a tile of sixteen.
-                let dots = unsafe { _mm512_load_si512(dots.0[2 * i + b].as_ptr().add(LANES * r).cast()) };
-                add_segment(dots, x_scales, w_scales[r], &mut sums[LANES * r..]);
+    let g = part.group + i;
+    let mut x_scales = [[_mm512_setzero_ps(); B]; S];
+    let mut w_scales: [&[f32]; S] = [&[]; S];
+    for s in 0..S {
+        let segment = part.segment + s;
+        let group = job.depth.start + segment * x.segment / ACTIVATION_GROUP;
+        for (b, x_scales) in x_scales[s].iter_mut().enumerate() {
+            let at = (job.first + b) * (x.stride / ACTIVATION_GROUP) + group;
+            let scales = &x.scales[at * LANES..][..LANES];
+            // SAFETY: sixteen floats were just checked.
+            *x_scales = unsafe { _mm512_loadu_ps(scales.as_ptr()) };
+        }
+        w_scales[s] = &job.scales[(g * segments + segment) * LANES..][..LANES];
+    }
+    let first = quarter % 2 * 8;
+    for w_scales in &mut w_scales {
+        *w_scales = &w_scales[first..][..8];
+    }
+    let sums = &mut job.sums[(g * job.blocks + job.first) * SUMS..][..B * SUMS];
+    for r in 0..8 {
+        for b in 0..B {
+            let sums = &mut sums[b * SUMS + (first + r) * LANES..][..LANES];
+            // SAFETY: sixteen floats were just checked.
+            let mut y = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
+            for s in 0..S {
+                // SAFETY: row first + r of a tile of sixteen.
+                let dot = unsafe {
+                    _mm512_load_si512(dots.0[s][2 * i + b].as_ptr().add(LANES * (first + r)).cast())
+                };
+                let scale = _mm512_mul_ps(x_scales[s][b], _mm512_set1_ps(w_scales[s][r]));
+                y = _mm512_add_ps(y, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dot)));
             }
+            // SAFETY: sixteen floats were just checked.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), y) };
         }
     }
 }

@@ -49,16 +49,21 @@ impl Drop for Configured {
     }
 }
 
-/// Sums of tile `T` begin with the same sixteen integers in every row.
+/// Sets the sums to zero.
 ///
 /// # Safety
-/// Tiles are configured and `start` points to sixteen integers.
+/// Tiles are configured.
 #[inline]
-pub(super) unsafe fn start<const T: usize>(start: *const i32) {
-    // SAFETY: the caller's; a stride of zero reads the same row sixteen times.
+pub(super) unsafe fn clear() {
+    // SAFETY: the caller's.
     unsafe {
-        asm!("tileloadd tmm{t}, [{start} + {stride}*1]", t = const T, start = in(reg) start,
-            stride = in(reg) 0usize, options(nostack, preserves_flags, readonly));
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            options(nomem, nostack, preserves_flags)
+        );
     }
 }
 
@@ -94,7 +99,7 @@ pub(super) unsafe fn multiply<const G: usize, const B: usize>(
             (1, 1) => asm!(
                 "tileloadd tmm4, [{w} + {line}*1]",
                 "tileloadd tmm6, [{x} + {line}*1]",
-                "tdpbusd tmm0, tmm4, tmm6",
+                "tdpbssd tmm0, tmm4, tmm6",
                 w = in(reg) w, x = in(reg) x, line = in(reg) 64usize,
                 options(nostack, preserves_flags, readonly)
             ),
@@ -102,8 +107,8 @@ pub(super) unsafe fn multiply<const G: usize, const B: usize>(
                 "tileloadd tmm6, [{x} + {line}*1]",
                 "tileloadd tmm4, [{w} + {line}*1]",
                 "tileloadd tmm5, [{w1} + {line}*1]",
-                "tdpbusd tmm0, tmm4, tmm6",
-                "tdpbusd tmm2, tmm5, tmm6",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tdpbssd tmm2, tmm5, tmm6",
                 w = in(reg) w, w1 = in(reg) w.wrapping_add(w_next), x = in(reg) x, line = in(reg) 64usize,
                 options(nostack, preserves_flags, readonly)
             ),
@@ -111,20 +116,20 @@ pub(super) unsafe fn multiply<const G: usize, const B: usize>(
                 "tileloadd tmm4, [{w} + {line}*1]",
                 "tileloadd tmm6, [{x} + {line}*1]",
                 "tileloadd tmm7, [{x1} + {line}*1]",
-                "tdpbusd tmm0, tmm4, tmm6",
-                "tdpbusd tmm1, tmm4, tmm7",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tdpbssd tmm1, tmm4, tmm7",
                 w = in(reg) w, x = in(reg) x, x1 = in(reg) x.wrapping_add(x_next), line = in(reg) 64usize,
                 options(nostack, preserves_flags, readonly)
             ),
             _ => asm!(
                 "tileloadd tmm4, [{w} + {line}*1]",
                 "tileloadd tmm6, [{x} + {line}*1]",
-                "tdpbusd tmm0, tmm4, tmm6",
+                "tdpbssd tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{x1} + {line}*1]",
-                "tdpbusd tmm1, tmm4, tmm7",
+                "tdpbssd tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{w1} + {line}*1]",
-                "tdpbusd tmm2, tmm5, tmm6",
-                "tdpbusd tmm3, tmm5, tmm7",
+                "tdpbssd tmm2, tmm5, tmm6",
+                "tdpbssd tmm3, tmm5, tmm7",
                 w = in(reg) w, w1 = in(reg) w.wrapping_add(w_next),
                 x = in(reg) x, x1 = in(reg) x.wrapping_add(x_next), line = in(reg) 64usize,
                 options(nostack, preserves_flags, readonly)

@@ -8,7 +8,7 @@ use super::memory::{load_f32, load_halves, store_f32};
 use super::panel::{ROWS, Rows};
 use super::stream::pad;
 use super::unpack::BLOCK;
-use crate::arch::{MAX_STRIPE, Scratch, Stripe, Weights};
+use crate::arch::{Buffer, MAX_STRIPE, Scratch, Stripe, Weights, scalar};
 
 /// Rows of activations up to which weights stream through registers.
 const MAX_STREAMED: usize = 3;
@@ -22,25 +22,27 @@ pub(super) fn multiply(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>, scratch
     if out.rows() > MAX_STREAMED {
         return multiply_panels(w, x, out, scratch);
     }
-    deinterleave(x, w.columns, &mut scratch.floats);
     match w.segment_width() {
-        16 | 32 => multiply_segments::<1>(w, &scratch.floats, out),
-        64 => multiply_segments::<2>(w, &scratch.floats, out),
-        _ => multiply_segments::<4>(w, &scratch.floats, out),
+        16 | 32 => multiply_segments::<1>(w, x, out),
+        64 => multiply_segments::<2>(w, x, out),
+        _ => multiply_segments::<4>(w, x, out),
     }
 }
 
-/// Reorders every 32 columns so that those of the same place in their four come
-/// together (0 4 8 .. 28, 1 5 .. 29 and so on), and pads rows with zeros to whole blocks of 128:
-/// codes of the same place lie alike in their 24 bits.
-fn deinterleave(x: &[f32], columns: usize, split: &mut Vec<f32>) {
-    split.clear();
-    for row in x.chunks_exact(columns.max(1)) {
-        let start = split.len();
-        split.resize(start + columns.next_multiple_of(128), 0.0);
-        for (x, split) in row.chunks(32).zip(split[start..].chunks_exact_mut(32)) {
+/// Few rows are padded with zeros to whole blocks of 128, and every 32 columns reordered so
+/// that those of the same place in their four come together (0 4 8 .. 28, 1 5 .. 29 and so
+/// on): codes of the same place lie alike in their 24 bits.
+pub(super) fn arrange(x: &[f32], columns: usize, arranged: &mut Buffer<f32>) {
+    if x.len() / columns > MAX_STREAMED {
+        return scalar::arrange_floats(x, columns, arranged);
+    }
+    let stride = columns.next_multiple_of(128);
+    arranged.resize(x.len() / columns * stride);
+    arranged.fill(0.0);
+    for (row, arranged) in x.chunks_exact(columns).zip(arranged.chunks_exact_mut(stride)) {
+        for (x, arranged) in row.chunks(32).zip(arranged.chunks_exact_mut(32)) {
             for (k, &x) in x.iter().enumerate() {
-                split[k % 4 * 8 + k / 4] = x;
+                arranged[k % 4 * 8 + k / 4] = x;
             }
         }
     }

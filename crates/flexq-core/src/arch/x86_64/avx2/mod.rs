@@ -41,6 +41,7 @@ pub(in crate::arch) const KERNELS: Kernels = Kernels {
     layout: |_| Layout::Rows,
     interleave: scalar::interleave,
     multiply_codes,
+    arrange_floats: floats::arrange,
     multiply_floats,
 };
 

@@ -5,6 +5,8 @@
 
 mod convert;
 mod dequantize;
+mod float_tile;
+mod floats;
 mod memory;
 mod pack;
 mod quantize;
@@ -17,11 +19,11 @@ mod unpack;
 mod vnni;
 
 use super::avx2;
-use crate::arch::{Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe, Weights};
+use crate::arch::{Buffer, Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe, Weights};
 use crate::dtype::FloatType;
 use crate::scheme::{ScaleType, Scheme};
 
-pub(super) use tile::{Engine, Job, SUMS, TILE, add_segment, multiply};
+pub(super) use tile::{Engine, Job, SUMS, TILE, multiply};
 
 pub(in crate::arch) fn is_available() -> bool {
     avx2::is_available()
@@ -43,6 +45,8 @@ pub(in crate::arch) const KERNELS: Kernels = Kernels {
     layout,
     interleave,
     multiply_codes,
+    arrange_floats,
+    multiply_floats,
     ..avx2::KERNELS
 };
 
@@ -105,4 +109,14 @@ fn multiply_codes(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scra
             Layout::Blocks => multiply(w, x, out, scratch, vnni::ENGINE),
         }
     }
+}
+
+fn arrange_floats(x: &[f32], columns: usize, arranged: &mut Buffer<f32>) {
+    // SAFETY: the instructions are there, see above.
+    unsafe { floats::arrange(x, columns, arranged) }
+}
+
+fn multiply_floats(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>, scratch: &mut Scratch) {
+    // SAFETY: the instructions are there, see above.
+    unsafe { floats::multiply(w, x, out, scratch) }
 }

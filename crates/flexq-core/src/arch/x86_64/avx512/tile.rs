@@ -22,6 +22,10 @@ pub(in crate::arch::x86_64) const SUMS: usize = LANES * LANES;
 
 /// Blocks of 128 columns in a panel.
 const DEPTH: usize = 4;
+/// The same for one block of activations: memory is read while the last columns are multiplied.
+const SHORT: usize = 1;
+/// How far ahead of the loads memory is asked for, in bytes.
+const AHEAD: usize = 1024;
 /// Groups of sixteen weight rows in a panel that stays in L1.
 const GROUPS: usize = 2;
 /// Blocks of activations up to which such panels are best: they are read again for each.
@@ -49,6 +53,8 @@ pub(in crate::arch::x86_64) struct Job<'a> {
 pub(in crate::arch::x86_64) struct Engine {
     /// Blocks of activations at a time.
     pub width: usize,
+    /// Whether panels hold codes as `q`, not as `q + 32`.
+    pub signed: bool,
     /// Adds the products to the sums.
     pub multiply: fn(&mut Job<'_>),
 }
@@ -88,8 +94,9 @@ fn multiply_panel(
     sums.resize(groups * blocks * SUMS);
     sums.fill(0.0);
     let depths = x.stride / ACTIVATION_GROUP;
-    for k in (0..depths).step_by(DEPTH) {
-        let depth = k..depths.min(k + DEPTH);
+    let step = if blocks == 1 { SHORT } else { DEPTH };
+    for k in (0..depths).step_by(step) {
+        let depth = k..depths.min(k + step);
         panel.resize(groups * depth.len() * 2 * TILE);
         scales.resize(groups * depth.len() * segments * LANES);
         let scales_of_group = depth.len() * segments * LANES;
@@ -100,7 +107,8 @@ fn multiply_panel(
         {
             let rows = Rows { n: rows.start + LANES * g, end: rows.end };
             rows.scales(w, k * segments, x.segment, scales);
-            unpack(w, rows, depth.clone(), panel, groups <= GROUPS);
+            let offset = if engine.signed { 32 } else { 0 };
+            unpack(w, rows, depth.clone(), offset, panel, groups <= GROUPS);
         }
         for first in (0..blocks).step_by(engine.width) {
             let depth = depth.clone();
@@ -112,13 +120,13 @@ fn multiply_panel(
 
 /// Columns `128 depth ..` of sixteen rows as tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn unpack(w: &Weights<'_>, rows: Rows, depth: Range<usize>, panel: &mut [u8], cold: bool) {
+fn unpack(w: &Weights<'_>, rows: Rows, depth: Range<usize>, offset: i8, panel: &mut [u8], cold: bool) {
+    let offset = _mm512_set1_epi8(offset);
     for r in 0..LANES {
         let row = w.packed_row(rows.row(r));
         if cold {
-            // what the next panel will read
-            for line in 0..(BLOCK * DEPTH).div_ceil(64) {
-                let at = BLOCK * depth.end + 64 * line;
+            for line in 0..(BLOCK * depth.len()).div_ceil(64) {
+                let at = BLOCK * depth.start + 64 * line + AHEAD;
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at).cast());
             }
         }
@@ -126,9 +134,10 @@ fn unpack(w: &Weights<'_>, rows: Rows, depth: Range<usize>, panel: &mut [u8], co
             let mut padded = [0; BLOCK];
             let packed = block(row, b, &mut padded);
             for half in 0..2 {
-                let codes = &mut tiles[half * TILE + 64 * r..][..64];
+                let codes = _mm512_sub_epi8(unpack_64(packed, half), offset);
+                let tile = &mut tiles[half * TILE + 64 * r..][..64];
                 // SAFETY: 64 bytes were just checked.
-                unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), unpack_64(packed, half)) };
+                unsafe { _mm512_storeu_si512(tile.as_mut_ptr().cast(), codes) };
             }
         }
     }
@@ -136,7 +145,7 @@ fn unpack(w: &Weights<'_>, rows: Rows, depth: Range<usize>, panel: &mut [u8], co
 
 /// Turns sums around and stores them as rows of the output.
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
-fn write(out: &mut Stripe<'_>, rows: Range<usize>, sums: &[f32], turned: &mut Vec<f32>) {
+pub(super) fn write(out: &mut Stripe<'_>, rows: Range<usize>, sums: &[f32], turned: &mut Vec<f32>) {
     let dtype = out.dtype();
     let blocks = out.rows().div_ceil(LANES);
     let groups = rows.len().div_ceil(LANES);
@@ -166,7 +175,7 @@ fn write(out: &mut Stripe<'_>, rows: Range<usize>, sums: &[f32], turned: &mut Ve
 /// Adds integer products of one weight row with sixteen rows of activations to their sums.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(in crate::arch::x86_64) fn add_segment(dots: __m512i, x_scales: __m512, w_scale: f32, sums: &mut [f32]) {
+pub(super) fn add_segment(dots: __m512i, x_scales: __m512, w_scale: f32, sums: &mut [f32]) {
     let sums = &mut sums[..LANES];
     let scale = _mm512_mul_ps(x_scales, _mm512_set1_ps(w_scale));
     let product = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dots));

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::tile::{Engine, Job, SUMS, TILE, add_segment};
 use crate::arch::{ACTIVATION_GROUP, LANES};
 
-pub(super) const ENGINE: Engine = Engine { width: 2, multiply };
+pub(super) const ENGINE: Engine = Engine { width: 2, signed: false, multiply };
 
 fn multiply(job: &mut Job<'_>) {
     // SAFETY: the engine is used by kernels for AVX-512 alone.
