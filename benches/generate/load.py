@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from flexq.torch.policy import Activations
 from models import SHAPES, fill, pack_empty, skeleton
 
 SHARD = 4 << 30
@@ -36,7 +37,7 @@ def write(shape: str, directory: Path, device: str = "cpu", layers: int | None =
     from safetensors.torch import save_file
 
     model = skeleton(shape, layers)
-    pack_empty(model, "auto")
+    pack_empty(model, Activations())
     for module in model.modules():
         if not list(module.children()):
             fill(module.to_empty(device=device)).cpu()

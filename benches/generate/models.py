@@ -3,6 +3,7 @@
 import torch
 from flexq.torch import PackedWeight, Scheme, prepare
 from flexq.torch.convert import empty_like
+from flexq.torch.policy import Activations
 from flexq.torch.select import choose
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
@@ -15,7 +16,14 @@ SHAPES = {
     "mixtral-8x7b": (32000, 4096, 14336, 32, 32, 8, 8),
     "qwen2.5-0.5b": (151936, 896, 4864, 24, 14, 2, 0),
 }
-SYSTEMS = ("bf16", "flexq-w6a16", "flexq-w6a8", "flexq-auto", "torchao-w8a8", "torchao-w8a16")
+# of flexq, by the second half of a system's name
+ACTIVATIONS = {
+    "w6a16": Activations(16),
+    "w6a8": Activations(8),
+    "w6a8row": Activations(8, group="row"),
+    "auto": Activations(),
+}
+SYSTEMS = ("bf16", *(f"flexq-{name}" for name in ACTIVATIONS), "torchao-w8a8", "torchao-w8a16")
 
 
 def skeleton(shape: str, layers: int | None = None, attention: str = "sdpa"):
@@ -41,10 +49,10 @@ def skeleton(shape: str, layers: int | None = None, attention: str = "sdpa"):
         return kind(config).to(torch.bfloat16)
 
 
-def pack_empty(model, act_bits: int | str) -> None:
+def pack_empty(model, activations: Activations) -> None:
     """Replaces what the preset `full` packs by modules without memory."""
     for name in choose(model, "full").modules():
-        packed = empty_like(name, model.get_submodule(name), Scheme(), act_bits, {})
+        packed = empty_like(name, model.get_submodule(name), Scheme(), activations)
         model.set_submodule(name, packed)
 
 
@@ -67,8 +75,7 @@ def build(shape: str, system: str, device: str, layers: int | None = None, atten
     model = skeleton(shape, layers, attention)
     kind, _dash, precision = system.partition("-")
     if kind == "flexq":
-        bits = precision.removeprefix("w6a")
-        pack_empty(model, bits if bits == "auto" else int(bits))
+        pack_empty(model, ACTIVATIONS[precision])
     model = fill(model.to_empty(device=device))
     prepare(model)
     # the table of rotations is computed, not loaded

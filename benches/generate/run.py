@@ -122,7 +122,7 @@ def main() -> None:
     """Measures every combination asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="+", default=["llama-3.1-8b"], choices=SHAPES)
-    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS[:4]), choices=SYSTEMS)
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS[:5]), choices=SYSTEMS)
     parser.add_argument("--batch", nargs="*", type=int, default=[1, 8, 32])
     parser.add_argument("--prompt", type=int, default=2048, help="tokens of the prefill; 0: none")
     parser.add_argument("--layers", type=int, help="fewer than the model has, to look closely")

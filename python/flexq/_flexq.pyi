@@ -175,7 +175,12 @@ _Floats: TypeAlias = tuple[int, int]
 _Weight: TypeAlias = tuple[int, int, int, int, int, int]
 
 def cpu_linear(
-    x: tuple[int, int, int], w: _Weight, act_bits: int, out: _Floats, threads: int
+    x: tuple[int, int, int],
+    w: _Weight,
+    act_bits: int,
+    per_row: bool,
+    out: _Floats,
+    threads: int,
 ) -> None: ...
 def cpu_embedding(indices: tuple[int, int], w: _Weight, out: _Floats, threads: int) -> None: ...
 def cpu_dequantize(w: _Weight, out: _Floats, threads: int) -> None: ...

@@ -182,9 +182,13 @@ def test_activation_bits_follow_overrides():
 
 
 def test_auto_chooses_by_rows_and_device():
-    assert policy.resolve(policy.AUTO, 1, "cpu") == 16
-    assert policy.resolve(policy.AUTO, 4096, "cuda") == 8
-    assert policy.resolve(6, 4096, "cuda") == 6
+    assert policy.resolve(policy.AUTO, policy.AUTO_GROUP, 1, "cpu") == (16, False)
+    assert policy.resolve(policy.AUTO, policy.AUTO_GROUP, 4096, "cpu") == (8, False)
+    assert policy.resolve(policy.AUTO, policy.ROW, 4096, "cpu") == (8, True)
+    assert policy.resolve(policy.AUTO, policy.AUTO_GROUP, 4096, "cuda") == (8, True)
+    assert policy.resolve(policy.AUTO, policy.COLUMNS, 4096, "cuda") == (16, False)
+    assert policy.resolve(6, policy.AUTO_GROUP, 4096, "cuda") == (6, False)
+    assert policy.resolve(8, policy.ROW, 1, "cuda") == (8, True)
 
 
 def test_dequantize_leaves_no_packed_weight():

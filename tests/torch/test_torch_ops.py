@@ -5,7 +5,7 @@ torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 
 import flexq  # noqa: E402
 import torch_reference as reference  # noqa: E402
-from flexq.torch import cpu  # noqa: E402
+from flexq.torch import cpu, portable  # noqa: E402
 
 ops = torch.ops.flexq
 
@@ -77,6 +77,18 @@ def test_dequantize_and_embedding_are_exact(dtype, group):
     for kind in (torch.int64, torch.int32):
         found = ops.embedding(indices.to(kind), packed, scale, 40, 172, group, dtype)
         assert torch.equal(found, dense[indices])
+
+
+@pytest.mark.parametrize("act_bits", [8, 6])
+@pytest.mark.parametrize(("act_group", "width"), [(-1, 128), (128, 128), (0, 300)])
+def test_scales_of_activations_are_per_columns_or_per_row(act_bits, act_group, width):
+    packed, scale = weight(32, 300)
+    x = torch.randn(5, 300) * torch.logspace(-1, 1, 300)
+    exact = reference.dequantize(packed, scale, 300, 128).double()
+    expected = reference.quantize_activations(x, act_bits, width) @ exact.T
+    for place in (ops.linear, portable.linear):
+        y = place(x, packed, scale, None, 32, 128, act_bits, act_group=act_group)
+        torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_embedding_refuses_rows_that_are_not_there():

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     pytest.importorskip("transformers", reason="the transformers extra is not installed")
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
 logging.disable_progress_bar()
@@ -86,6 +86,13 @@ def logits(model: Any, tokens: torch.Tensor = TOKENS) -> torch.Tensor:
     """What a model predicts, without gradients."""
     with torch.no_grad():
         return model(tokens).logits
+
+
+def exact(directory: Path) -> Any:
+    """The configuration of a packed model whose products take activations as they are."""
+    config = AutoConfig.from_pretrained(directory)
+    config.quantization_config["act_bits"] = 16
+    return config
 
 
 def load(directory: Path, **settings: Any) -> Any:

@@ -6,13 +6,19 @@ import sys
 import flexq.transformers  # noqa: F401
 import torch
 from flexq.transformers import FlexQConfig
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 directory, result, *options = sys.argv[1:]
 tokens = torch.arange(14).view(2, 7)
 settings = {"quantization_config": FlexQConfig()} if "quantize" in options else {}
+config = AutoConfig.from_pretrained(directory)
+if settings == {}:
+    # the order of sums differs, which rounding activations would amplify
+    config.quantization_config["act_bits"] = 16
 try:
-    model = AutoModelForCausalLM.from_pretrained(directory, tp_plan="auto", **settings)
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, config=config, tp_plan="auto", **settings
+    )
     if "save" in options:
         model.save_pretrained(result)
 except ValueError as error:

@@ -22,7 +22,7 @@ from flexq.transformers import FlexQConfig  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoConfig  # noqa: E402
 
-from conftest import TOKENS, load, logits  # noqa: E402  # isort: skip
+from conftest import TOKENS, exact, load, logits  # noqa: E402  # isort: skip
 
 MODELS = ["llama", "tied", "mixtral", "qwen3_moe"]
 
@@ -149,9 +149,9 @@ def test_dequantize_gives_a_dense_model(packed, name, preset):
     model = load(packed(name, preset), config=config)
     assert coverage(model).packed_bytes == 0
     assert not hasattr(model.config, "quantization_config")
-    exact = load(packed(name, preset))
-    torch.testing.assert_close(logits(model), logits(exact), rtol=1e-4, atol=1e-4)
-    assert torch.equal(logits(exact.dequantize()), logits(model))
+    again = load(packed(name, preset), config=exact(packed(name, preset)))
+    torch.testing.assert_close(logits(model), logits(again), rtol=1e-4, atol=1e-4)
+    assert torch.equal(logits(again.dequantize()), logits(model))
 
 
 def test_scales_keep_their_type_and_biases_take_the_models(packed):
@@ -213,10 +213,24 @@ def test_generation_goes_on_from_a_packed_model(packed):
 
 def test_overrides_of_activation_bits_reach_the_modules(dense):
     config = FlexQConfig(act_bits=8, act_bits_overrides={"down_proj": 16, "re:.*q_proj": 6})
-    layer = load(dense("llama"), quantization_config=config).model.layers[1]
+    model = load(dense("llama"), quantization_config=config)
+    layer = model.model.layers[1]
     assert layer.mlp.down_proj.act_bits == 16
     assert layer.self_attn.q_proj.act_bits == 6
     assert layer.self_attn.k_proj.act_bits == 8
+
+
+def test_scales_of_activations_per_row_are_kept(dense, tmp_path):
+    config = FlexQConfig(act_bits=8, act_group="row")
+    model = load(dense("mixtral"), quantization_config=config)
+    model.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    assert stored["act_group"] == "row"
+    again = load(tmp_path)
+    assert again.model.layers[1].self_attn.k_proj.act_group == 0
+    assert torch.equal(logits(again), logits(model))
+    per_columns = load(dense("mixtral"), quantization_config=FlexQConfig(act_bits=8))
+    assert not torch.equal(logits(per_columns), logits(model))
 
 
 def test_patterns_keep_layers_dense(dense, tmp_path, caplog):
@@ -336,6 +350,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(packed, tmp_path, cha
         ({"group_size": 100}, "group_size"),
         ({"preset": "all"}, "expected linear or full"),
         ({"act_bits": 4}, "act_bits"),
+        ({"act_group": 64}, "act_group"),
         ({"scale_rule": "best"}, "scale_rule"),
         ({"scale_dtype": "F32"}, "scale_dtype"),
     ],

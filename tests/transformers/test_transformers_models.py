@@ -16,6 +16,8 @@ from flexq.eval.variant import Build, Variant  # noqa: E402
 from flexq.policy import Policy  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
+from conftest import exact  # noqa: E402  # isort: skip
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -48,12 +50,12 @@ def subject(request, tmp_path_factory):
 def dequantized(packed):
     config = AutoConfig.from_pretrained(packed)
     config.quantization_config["dequantize"] = True
-    return AutoModelForCausalLM.from_pretrained(packed, config=config, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(packed, config=exact(packed), dtype=torch.float32)
 
 
 def test_writes_what_the_dequantized_model_writes(subject):
     _, packed, _ = subject
-    model = flexq.transformers.from_pretrained(packed, dtype=torch.float32)
+    model = flexq.transformers.from_pretrained(packed, config=exact(packed), dtype=torch.float32)
     assert flexq.transformers.coverage(model).share_dense == 0
     tokenizer = AutoTokenizer.from_pretrained(packed)
     prompt = tokenizer("Once upon a time there was", return_tensors="pt").input_ids
@@ -67,10 +69,8 @@ def test_writes_what_the_dequantized_model_writes(subject):
 
 def test_predicts_as_well_as_the_numpy_interface_and_nearly_as_the_dense_model(subject):
     dense, packed, text = subject
-    config = AutoConfig.from_pretrained(packed)
-    config.quantization_config["act_bits"] = 16
     variant = Variant.parse("w6a16", Policy())
-    model = flexq.transformers.from_pretrained(packed, config=config, dtype=torch.float32)
+    model = flexq.transformers.from_pretrained(packed, config=exact(packed), dtype=torch.float32)
     plain = AutoModelForCausalLM.from_pretrained(dense, dtype=torch.float32)
     scores = score(
         {

@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="the transformers extra is not instal
 
 import flexq.transformers  # noqa: E402, F401
 
-from conftest import load, logits  # noqa: E402  # isort: skip
+from conftest import exact, load, logits  # noqa: E402  # isort: skip
 
 PROGRAM = Path(__file__).with_name("generate_distributed.py")
 
@@ -45,7 +45,8 @@ def test_two_processes_equal_one(packed, tmp_path, name, preset):
     output = run(packed(name, preset), tmp_path / "logits")
     assert (tmp_path / "logits").exists(), output
     found = torch.load(tmp_path / "logits")
-    torch.testing.assert_close(found, logits(load(packed(name, preset))), rtol=1e-4, atol=1e-5)
+    expected = logits(load(packed(name, preset), config=exact(packed(name, preset))))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ use std::slice;
 use flexq_core::format::Dtype;
 use flexq_core::select::{Candidate, Hints, Pattern, Preset, Rules};
 use flexq_core::{
-    ActivationBits, Cpu, Error, FloatRows, FloatRowsMut, FloatType, Group, MatmulOptions, QTensor, ScaleType,
+    ActivationBits, ActivationGroup, Cpu, Error, FloatRows, FloatRowsMut, FloatType, Group, MatmulOptions, QTensor, ScaleType,
     Scheme, SharedBytes, Threads, layout,
 };
 use pyo3::exceptions::PyValueError;
@@ -123,6 +123,7 @@ pub fn cpu_linear(
     x: (usize, u8, usize),
     w: Weight,
     act_bits: u8,
+    per_row: bool,
     out: Floats,
     threads: usize,
 ) -> Result<(), PyError> {
@@ -132,8 +133,8 @@ pub fn cpu_linear(
     let (x_bytes, out_bytes) = (dense_bytes(rows, k, x_type)?, dense_bytes(rows, n, out_type)?);
     let options = MatmulOptions {
         bits: activation_bits(act_bits)?,
+        group: if per_row { ActivationGroup::Row } else { ActivationGroup::default() },
         threads: Threads::new(threads),
-        ..MatmulOptions::default()
     };
     py.detach(|| {
         // SAFETY: `flexq.torch` holds tensors of these sizes during the call; see the module.

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from flexq.torch import policy
 from flexq.torch.embedding import FlexQEmbedding
 from flexq.torch.experts import FlexQExperts
 from flexq.torch.layout import Scheme
 from flexq.torch.linear import FlexQLinear
 from flexq.torch.module import PackedWeight
+from flexq.torch.policy import Activations
 from flexq.torch.prepare import prepare
 from flexq.torch.report import Coverage, coverage
 from flexq.torch.select import Choice, choose
@@ -23,8 +23,7 @@ class Request:
 
     preset: str
     scheme: Scheme
-    act_bits: int | str
-    act_bits_overrides: dict[str, int | str]
+    activations: Activations
     include: list[str]
     exclude: list[str]
 
@@ -40,6 +39,7 @@ def quantize_model_(
     scheme: Scheme | None = None,
     act_bits: int | str = "auto",
     act_bits_overrides: Mapping[str, int | str] | None = None,
+    act_group: int | str = "auto",
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
 ) -> Coverage:
@@ -55,6 +55,8 @@ def quantize_model_(
         scheme: how weights are quantized.
         act_bits: `auto`, 16, 8 or 6.
         act_bits_overrides: settings for modules that a pattern selects; the first match counts.
+        act_group: columns per scale of quantized activations: 128, `row`, which is faster for
+            many rows on a GPU and less exact, or `auto`.
         include: patterns of weights to quantize although the preset leaves them alone.
         exclude: patterns of weights to keep.
 
@@ -70,11 +72,11 @@ def quantize_model_(
     choice = choose(model, preset, include, exclude)
     if not choice.targets:
         raise ValueError(f"{type(model).__name__} has no weight to quantize")
-    overrides = dict(act_bits_overrides or {})
-    request = Request(preset, scheme, act_bits, overrides, include, exclude)
+    activations = Activations(act_bits, dict(act_bits_overrides or {}), act_group)
+    request = Request(preset, scheme, activations, include, exclude)
     for observer in observers:
         observer(model, choice, request)
-    replace_(model, choice.modules(), scheme, act_bits, overrides)
+    replace_(model, choice.modules(), scheme, activations)
     return coverage(prepare(model), choice.kept)
 
 
@@ -82,14 +84,13 @@ def replace_(
     model: nn.Module,
     modules: Iterable[str],
     scheme: Scheme,
-    act_bits: int | str,
-    overrides: Mapping[str, int | str],
+    activations: Activations,
 ) -> None:
     """Quantizes the modules named, in place."""
     tables: dict[int, PackedWeight] = {}
     for name in modules:
         dense = model.get_submodule(name)
-        packed = _quantized(name, dense, scheme, act_bits, overrides, tables)
+        packed = _quantized(name, dense, scheme, activations, tables)
         model.set_submodule(name, packed)
 
 
@@ -97,12 +98,11 @@ def _quantized(
     name: str,
     dense: nn.Module,
     scheme: Scheme,
-    act_bits: int | str,
-    overrides: Mapping[str, int | str],
+    activations: Activations,
     tables: dict[int, PackedWeight],
 ) -> PackedWeight:
     """The packed counterpart of a module; `tables` remembers by weight what was packed."""
-    packed = empty_like(name, dense, scheme, act_bits, overrides)
+    packed = empty_like(name, dense, scheme, activations)
     for weight in packed.names():
         parameter = dense.get_parameter(weight)
         # a tied lm_head stays tied: both modules hold the same parameters
@@ -120,8 +120,7 @@ def empty_like(
     name: str,
     dense: nn.Module,
     scheme: Scheme,
-    act_bits: int | str,
-    overrides: Mapping[str, int | str],
+    activations: Activations,
 ) -> PackedWeight:
     """The packed counterpart of a module with its sizes and settings, without memory.
 
@@ -129,13 +128,8 @@ def empty_like(
         name: the full name of the module, which overrides are matched with.
         dense: the module.
         scheme: how weights are quantized.
-        act_bits: the general setting.
-        overrides: settings by pattern.
+        activations: how its products treat them.
     """
-
-    def bits(module: str) -> int | str:
-        return policy.spell(policy.for_module(module, act_bits, overrides))
-
     packed: PackedWeight
     if isinstance(dense, nn.Embedding):
         packed = FlexQEmbedding(
@@ -152,13 +146,20 @@ def empty_like(
             dense.out_features,
             dense.bias is not None,
             scheme=scheme,
-            act_bits=bits(name),
+            act_bits=activations.bits_of(name),
+            act_group=activations.group,
             device="meta",
             dtype=dense.weight.dtype,
         )
     else:
-        gate_up, down = (bits(f"{name}.{weight}") for weight in FlexQExperts.WEIGHTS)
-        packed = FlexQExperts(dense, scheme=scheme, act_bits=(gate_up, down), device="meta")
+        gate_up, down = (activations.bits_of(f"{name}.{weight}") for weight in FlexQExperts.WEIGHTS)
+        packed = FlexQExperts(
+            dense,
+            scheme=scheme,
+            act_bits=(gate_up, down),
+            act_group=activations.group,
+            device="meta",
+        )
     return packed.train(dense.training)
 
 

@@ -55,6 +55,8 @@ def linear_out(
     group: int,
     act_bits: int,
     out: Tensor,
+    *,
+    act_group: int = -1,
 ) -> None:
     """`out = x @ W.T + bias`: x `[..., K]`, W `[N, K]`, bias `[N]`, out `[..., N]`."""
     if out.shape != (*x.shape[:-1], out_features) or not out.is_contiguous():
@@ -67,7 +69,7 @@ def linear_out(
     _flexq.cpu_linear(
         (x.data_ptr(), dtype_number(x.dtype), rows),
         _weight(packed, scale, out_features, columns, group),
-        policy.resolve(act_bits, rows, "cpu"),
+        *policy.resolve(act_bits, act_group, rows, "cpu"),
         (out.data_ptr(), dtype_number(out.dtype)),
         torch.get_num_threads(),
     )
@@ -83,10 +85,12 @@ def linear(
     out_features: int,
     group: int,
     act_bits: int,
+    *,
+    act_group: int = -1,
 ) -> Tensor:
     """`x @ W.T + bias` in the type of x; see `linear_out`."""
     out = x.new_empty((*x.shape[:-1], out_features))
-    linear_out(x, packed, scale, bias, out_features, group, act_bits, out)
+    linear_out(x, packed, scale, bias, out_features, group, act_bits, out, act_group=act_group)
     return out
 
 
@@ -98,6 +102,8 @@ def grouped_linear(
     out_features: int,
     group: int,
     act_bits: int,
+    *,
+    act_group: int = -1,
 ) -> Tensor:
     """Rows of x times their expert's weight.
 
@@ -108,7 +114,8 @@ def grouped_linear(
         ends: `[E]` integers; expert `e` owns the rows from `ends[e - 1]` to `ends[e]`.
         out_features: N.
         group: columns per scale.
-        act_bits: see the module.
+        act_bits: see `flexq.torch.ops`.
+        act_group: likewise.
     """
     out = x.new_empty((x.shape[0], out_features))
     start = 0
@@ -123,6 +130,7 @@ def grouped_linear(
                 group,
                 act_bits,
                 out[start:end],
+                act_group=act_group,
             )
         start = end
     return out

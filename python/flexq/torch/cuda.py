@@ -41,10 +41,15 @@ def _weight(codes: Tensor, scales: Tensor, rows: int, columns: int, group: int) 
 
 @cache
 def _workspace_bytes(
-    ordinal: int, shape: tuple[int, int, int], rows: int, x_type: int, act_bits: int
+    ordinal: int,
+    shape: tuple[int, int, int],
+    rows: int,
+    x_type: int,
+    act_bits: int,
+    per_row: bool,
 ) -> int:
     # the addresses do not matter for the size
-    size, _ = _flexq.cuda_workspace(ordinal, (0, 0, 0, *shape), rows, x_type, act_bits, False)
+    size, _ = _flexq.cuda_workspace(ordinal, (0, 0, 0, *shape), rows, x_type, act_bits, per_row)
     return size
 
 
@@ -60,15 +65,18 @@ def reserve(device: torch.device, size: int) -> Tensor:
 def reserve_for(device: torch.device, rows: int, columns: int, group: int, most: int) -> None:
     """Makes the workspace large enough for products of up to `most` rows with such a weight."""
     ordinal = device.index if device.index is not None else torch.cuda.current_device()
-    for act_bits in (16, 8):
+    shape = (rows, columns, group)
+    for act_bits, per_row in ((16, False), (8, False), (8, True)):
         for x_rows in (1, 16, 64, most):
-            size = _workspace_bytes(ordinal, (rows, columns, group), x_rows, 1, act_bits)
+            size = _workspace_bytes(ordinal, shape, x_rows, 1, act_bits, per_row)
             reserve(device, size)
 
 
-def _workspace(x: Tensor, shape: tuple[int, int, int], rows: int, act_bits: int) -> tuple[int, int]:
+def _workspace(
+    x: Tensor, shape: tuple[int, int, int], rows: int, act_bits: int, per_row: bool
+) -> tuple[int, int]:
     ordinal = x.device.index
-    size = _workspace_bytes(ordinal, shape, rows, dtype_number(x.dtype), act_bits)
+    size = _workspace_bytes(ordinal, shape, rows, dtype_number(x.dtype), act_bits, per_row)
     workspace = reserve(x.device, size)
     return workspace.data_ptr(), workspace.numel()
 
@@ -129,13 +137,15 @@ def linear_out(
     group: int,
     act_bits: int,
     out: Tensor,
+    *,
+    act_group: int = -1,
 ) -> None:
     """`out = x @ W.T + bias`: x `[..., K]`, W `[N, K]`, bias `[N]`, out `[..., N]`."""
     if not out.is_contiguous() or out.shape != (*x.shape[:-1], out_features):
         raise ValueError(
             f"out: expected contiguous {(*x.shape[:-1], out_features)}, found {tuple(out.shape)}"
         )
-    _linear_into(x, packed, scale, bias, out_features, group, act_bits, out)
+    _linear_into(x, packed, scale, bias, out_features, group, act_bits, act_group, out)
 
 
 def _linear_into(
@@ -146,22 +156,25 @@ def _linear_into(
     out_features: int,
     group: int,
     act_bits: int,
+    act_group: int,
     out: Tensor,
 ) -> None:
     """`linear_out` with an `out` that is known to fit."""
     if packed.dim() > 1:
-        portable.linear_out(x, packed, scale, bias, out_features, group, act_bits, out)
+        portable.linear_out(
+            x, packed, scale, bias, out_features, group, act_bits, out, act_group=act_group
+        )
         return
     columns = x.shape[-1]
     rows = x.numel() // columns if columns else 0
     if x.dtype == torch.float32:
         if act_bits not in (policy.AUTO, 16):
-            x = portable.quantize_activations(x, act_bits)
+            x = portable.quantize_activations(x, act_bits, act_group)
         weight = dequantize(packed, scale, out_features, columns, group, x.dtype)
         out.copy_(functional.linear(x, weight, bias))
         return
     x = x.contiguous()
-    bits = policy.resolve(act_bits, rows, "cuda")
+    bits, per_row = policy.resolve(act_bits, act_group, rows, "cuda")
     _flexq.cuda_linear(
         *_stream(x.device),
         _weight(packed, scale, out_features, columns, group),
@@ -169,8 +182,8 @@ def _linear_into(
         None if bias is None else (bias.data_ptr(), dtype_number(bias.dtype)),
         (out.data_ptr(), dtype_number(out.dtype)),
         bits,
-        False,
-        _workspace(x, (out_features, columns, group), rows, bits),
+        per_row,
+        _workspace(x, (out_features, columns, group), rows, bits, per_row),
     )
 
 
@@ -182,10 +195,12 @@ def linear(
     out_features: int,
     group: int,
     act_bits: int,
+    *,
+    act_group: int = -1,
 ) -> Tensor:
     """`x @ W.T + bias` in the type of x; see `linear_out`."""
     out = x.new_empty((*x.shape[:-1], out_features))
-    _linear_into(x, packed, scale, bias, out_features, group, act_bits, out)
+    _linear_into(x, packed, scale, bias, out_features, group, act_bits, act_group, out)
     return out
 
 
@@ -197,15 +212,19 @@ def grouped_linear(
     out_features: int,
     group: int,
     act_bits: int,
+    *,
+    act_group: int = -1,
 ) -> Tensor:
     """Rows of x, sorted by expert, times their expert's weight, without asking the host."""
     experts, (rows, columns) = ends.numel(), x.shape
     if packed.dim() == 1 and x.dtype == torch.float32:
         packed, scale = to_canonical(packed, scale, (experts, out_features, columns), group)
     if packed.dim() > 1:
-        return portable.grouped_linear(x, packed, scale, ends, out_features, group, act_bits)
+        return portable.grouped_linear(
+            x, packed, scale, ends, out_features, group, act_bits, act_group=act_group
+        )
     x, ends = x.contiguous(), ends.to(torch.int32)
-    bits = policy.resolve(act_bits, rows, "cuda")
+    bits, per_row = policy.resolve(act_bits, act_group, rows, "cuda")
     out = x.new_empty((rows, out_features))
     _flexq.cuda_grouped_linear(
         *_stream(x.device),
@@ -214,8 +233,8 @@ def grouped_linear(
         (x.data_ptr(), dtype_number(x.dtype), rows, columns),
         (out.data_ptr(), dtype_number(out.dtype)),
         bits,
-        False,
-        _workspace(x, (out_features, columns, group), rows, bits),
+        per_row,
+        _workspace(x, (out_features, columns, group), rows, bits, per_row),
     )
     return out
 

@@ -22,6 +22,7 @@ class FlexQExperts(PackedWeight):
         experts: the dense module, for its sizes and its activation.
         scheme: how the weights are quantized.
         act_bits: settings of `gate_up_proj` and `down_proj`.
+        act_group: columns per scale of quantized activations: 128, `row` or `auto`.
         device: where to make the parameters.
     """
 
@@ -38,6 +39,7 @@ class FlexQExperts(PackedWeight):
         *,
         scheme: Scheme | None = None,
         act_bits: tuple[int | str, int | str] = ("auto", "auto"),
+        act_group: int | str = "auto",
         device: torch.device | str | None = None,
     ) -> None:
         scheme = scheme or Scheme()
@@ -46,6 +48,7 @@ class FlexQExperts(PackedWeight):
         self.num_experts, self.hidden_dim, self.intermediate_dim = down.shape
         self.act_fn: Callable[[Tensor], Tensor] = cast("Any", experts).act_fn
         self.act_bits = tuple(policy.parse(bits) for bits in act_bits)
+        self.act_group = policy.parse_group(act_group)
         self.declare("gate_up_proj", tuple(gate_up.shape), scheme.scale_dtype, device)
         self.declare("down_proj", tuple(down.shape), scheme.scale_dtype, device)
         # in a tuple, so that it is no submodule: it holds no weights, only knows how to use them
@@ -99,7 +102,13 @@ class FlexQExperts(PackedWeight):
         name = self.WEIGHTS[index]
         _, rows = self.rows(name)
         out: Tensor = torch.ops.flexq.grouped_linear(
-            x, *self.packed(name), ends, rows, self.group_size, self.act_bits[index]
+            x,
+            *self.packed(name),
+            ends,
+            rows,
+            self.group_size,
+            self.act_bits[index],
+            act_group=self.act_group,
         )
         return out
 

@@ -24,6 +24,7 @@ class FlexQLinear(PackedWeight):
         bias: whether there is a bias `[N]`.
         scheme: how the weight is quantized.
         act_bits: `auto`, 16, 8 or 6.
+        act_group: columns per scale of quantized activations: 128, `row` or `auto`.
         device: where to make the parameters.
         dtype: type of the bias.
     """
@@ -40,6 +41,7 @@ class FlexQLinear(PackedWeight):
         *,
         scheme: Scheme | None = None,
         act_bits: int | str = "auto",
+        act_group: int | str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -51,6 +53,7 @@ class FlexQLinear(PackedWeight):
         self.in_features = in_features
         self.out_features = out_features
         self.act_bits = policy.parse(act_bits)
+        self.act_group = policy.parse_group(act_group)
         self.declare("weight", (out_features, in_features), scheme.scale_dtype, device)
         self.register_parameter(
             "bias",
@@ -59,12 +62,22 @@ class FlexQLinear(PackedWeight):
 
     @classmethod
     def from_linear(
-        cls, linear: nn.Linear, *, scheme: Scheme | None = None, act_bits: int | str = "auto"
+        cls,
+        linear: nn.Linear,
+        *,
+        scheme: Scheme | None = None,
+        act_bits: int | str = "auto",
+        act_group: int | str = "auto",
     ) -> Self:
         """The quantized counterpart of `linear`, on the same device; its bias is shared."""
         scheme = scheme or Scheme()
         module = cls(
-            linear.in_features, linear.out_features, scheme=scheme, act_bits=act_bits, device="meta"
+            linear.in_features,
+            linear.out_features,
+            scheme=scheme,
+            act_bits=act_bits,
+            act_group=act_group,
+            device="meta",
         )
         module.assign_quantized("weight", linear.weight, scheme)
         module.bias = linear.bias
@@ -85,6 +98,7 @@ class FlexQLinear(PackedWeight):
             rows,
             self.group_size,
             self.act_bits,
+            act_group=self.act_group,
         )
         return out
 

@@ -7,7 +7,9 @@ once `flexq.torch.prepare` has put them into device order, where both tensors ar
 Anywhere else, and for weights that were not prepared, plain torch does.
 
 `group` is the number of columns per scale, 0 for a whole row; `act_bits` is 16,
-8, 6, or 0 to let `flexq.torch.policy` decide per call.
+8, 6, or 0 to let `flexq.torch.policy` decide per call; `act_group` is the number of
+columns that share a scale of quantized activations: 128, 0 for a whole row, or -1 to let
+`flexq.torch.policy` choose.
 """
 
 import torch
@@ -23,11 +25,11 @@ _library = Library("flexq", "DEF")
 
 _SCHEMAS = (
     "linear(Tensor x, Tensor packed, Tensor scale, Tensor? bias, SymInt out_features, int group,"
-    " int act_bits) -> Tensor",
+    " int act_bits, *, int act_group=-1) -> Tensor",
     "linear_out(Tensor x, Tensor packed, Tensor scale, Tensor? bias, SymInt out_features,"
-    " int group, int act_bits, Tensor(a!) out) -> ()",
+    " int group, int act_bits, Tensor(a!) out, *, int act_group=-1) -> ()",
     "grouped_linear(Tensor x, Tensor packed, Tensor scale, Tensor ends, SymInt out_features,"
-    " int group, int act_bits) -> Tensor",
+    " int group, int act_bits, *, int act_group=-1) -> Tensor",
     "grouped_linear_backward(Tensor grad, Tensor packed, Tensor scale, Tensor ends,"
     " SymInt in_features, int group) -> Tensor",
     "embedding(Tensor indices, Tensor packed, Tensor scale, SymInt rows, SymInt columns,"
@@ -54,6 +56,8 @@ def _linear_fake(
     out_features: int,
     group: int,
     act_bits: int,
+    *,
+    act_group: int = -1,
 ) -> Tensor:
     return x.new_empty((*x.shape[:-1], out_features))
 
@@ -68,6 +72,8 @@ def _linear_out_fake(
     group: int,
     act_bits: int,
     out: Tensor,
+    *,
+    act_group: int = -1,
 ) -> None:
     return None
 
@@ -81,6 +87,8 @@ def _grouped_linear_fake(
     out_features: int,
     group: int,
     act_bits: int,
+    *,
+    act_group: int = -1,
 ) -> Tensor:
     return x.new_empty((x.shape[0], out_features))
 
@@ -112,7 +120,7 @@ def _dequantize_fake(
     return packed.new_empty((rows, columns), dtype=dtype)
 
 
-def _save_linear(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _save_linear(ctx, inputs, keyword_only_inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, packed, scale, _bias, ctx.out_features, ctx.group, _act_bits = inputs
     ctx.in_features = x.shape[-1]
     ctx.save_for_backward(packed, scale)
@@ -137,7 +145,7 @@ torch.library.register_autograd(
 )
 
 
-def _save_grouped(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _save_grouped(ctx, inputs, keyword_only_inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, packed, scale, ends, _out_features, ctx.group, _act_bits = inputs
     ctx.in_features = x.shape[-1]
     ctx.save_for_backward(packed, scale, ends)

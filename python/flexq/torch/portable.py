@@ -13,8 +13,6 @@ from flexq.torch import policy
 CHUNK = 1 << 22
 """Weights that `dequantize` unpacks at a time, which bounds its temporary memory."""
 
-ACTIVATION_GROUP = 128
-
 
 def unpack(packed: Tensor, columns: int) -> Tensor:
     """Codes -32..31, int8 `[..., columns]`, of canonical bytes `[..., ceil(6 columns / 8)]`."""
@@ -51,11 +49,12 @@ def dequantize(
     return out
 
 
-def quantize_activations(x: Tensor, bits: int) -> Tensor:
-    """Rows rounded to `bits` bits per 128 columns, in the type of x."""
+def quantize_activations(x: Tensor, bits: int, act_group: int = policy.COLUMNS) -> Tensor:
+    """Rows rounded to `bits` bits, in the type of x; `act_group` as operators take it."""
+    width = x.shape[-1] if act_group == policy.ROW else policy.COLUMNS
     limit = 2 ** (bits - 1) - 1
     parts = []
-    for part in x.float().split(ACTIVATION_GROUP, dim=-1):
+    for part in x.float().split(width, dim=-1):
         scale = part.abs().amax(-1, keepdim=True) / limit
         codes = torch.where(scale == 0, 0, part / scale).round().clamp(-limit, limit)
         parts.append(codes * scale)
@@ -70,10 +69,12 @@ def linear(
     out_features: int,
     group: int,
     act_bits: int,
+    *,
+    act_group: int = -1,
 ) -> Tensor:
     """`x @ W.T + bias`; `auto` leaves activations as they are, since nothing here gains by it."""
     if act_bits not in (policy.AUTO, 16):
-        x = quantize_activations(x, act_bits)
+        x = quantize_activations(x, act_bits, act_group)
     weight = dequantize(packed, scale, out_features, x.shape[-1], group, x.dtype)
     return functional.linear(x, weight, bias)
 
@@ -87,9 +88,11 @@ def linear_out(
     group: int,
     act_bits: int,
     out: Tensor,
+    *,
+    act_group: int = -1,
 ) -> None:
     """`linear` into `out`."""
-    out.copy_(linear(x, packed, scale, bias, out_features, group, act_bits))
+    out.copy_(linear(x, packed, scale, bias, out_features, group, act_bits, act_group=act_group))
 
 
 def grouped_linear(
@@ -100,6 +103,8 @@ def grouped_linear(
     out_features: int,
     group: int,
     act_bits: int,
+    *,
+    act_group: int = -1,
 ) -> Tensor:
     """Rows of x times their expert's weight, one expert after the other."""
     out = x.new_empty((x.shape[0], out_features))
@@ -107,7 +112,10 @@ def grouped_linear(
     for expert, end in enumerate(ends.tolist()):
         if end > start:
             weight = packed[expert], scale[expert]
-            out[start:end] = linear(x[start:end], *weight, None, out_features, group, act_bits)
+            rows = x[start:end]
+            out[start:end] = linear(
+                rows, *weight, None, out_features, group, act_bits, act_group=act_group
+            )
         start = end
     return out
 

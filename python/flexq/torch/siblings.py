@@ -60,6 +60,7 @@ class Siblings:
                 sum(self.sizes),
                 layer.group_size,
                 layer.act_bits,
+                act_group=layer.act_group,
             )
             ready = (x, out.split(self.sizes, dim=-1))
         assert ready is not None
@@ -121,7 +122,13 @@ def _kind(member: FlexQLinear) -> tuple[Any, ...]:
     """What joined layers have in common."""
     codes, scales = member.packed("weight")
     bias = None if member.bias is None else member.bias.dtype
-    settings = (member.in_features, member.group_size, member.act_bits, bias)
+    settings = (
+        member.in_features,
+        member.group_size,
+        member.act_bits,
+        member.act_group,
+        bias,
+    )
     return (*settings, codes.device, codes.dim(), scales.dtype)
 
 

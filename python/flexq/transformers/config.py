@@ -22,6 +22,7 @@ class FlexQConfig(QuantizationConfigMixin):
         scale_dtype: type of the scales, `F16` or `BF16`.
         act_bits: of activations: `auto`, 16, 8 or 6.
         act_bits_overrides: settings for modules that a pattern selects, first match first.
+        act_group: columns per scale of quantized activations: 128, `row` or `auto`.
         preset: `linear` or `full`, when quantizing on load.
         include: patterns of weights to quantize although the preset leaves them alone.
         modules_to_not_convert: patterns of weights to keep although the preset takes them.
@@ -43,6 +44,7 @@ class FlexQConfig(QuantizationConfigMixin):
         scale_dtype: str = "F16",
         act_bits: int | str = "auto",
         act_bits_overrides: dict[str, int | str] | None = None,
+        act_group: int | str = "auto",
         preset: str = "linear",
         include: list[str] | None = None,
         modules_to_not_convert: list[str] | None = None,
@@ -66,6 +68,8 @@ class FlexQConfig(QuantizationConfigMixin):
             pattern: policy.spell(policy.parse(setting))
             for pattern, setting in (act_bits_overrides or {}).items()
         }
+        policy.parse_group(act_group)
+        self.act_group = act_group
         self.preset = preset
         self.include = list(include or ())
         self.modules_to_not_convert = list(modules_to_not_convert or ())
@@ -81,6 +85,10 @@ class FlexQConfig(QuantizationConfigMixin):
             parse_group_size(self.group_size), self.scale_rule, SCALE_DTYPES[self.scale_dtype]
         )
 
+    def activations(self) -> policy.Activations:
+        """How products treat activations."""
+        return policy.Activations(self.act_bits, self.act_bits_overrides, self.act_group)
+
     def to_dict(self) -> dict[str, Any]:
         """The keys to store in config.json."""
         stored = {**self.__dict__, "quant_method": self.quant_method}
@@ -88,5 +96,7 @@ class FlexQConfig(QuantizationConfigMixin):
         return {
             key: value
             for key, value in stored.items()
-            if key != "dequantize" and value not in ([], {}, None)
+            if key != "dequantize"
+            and value not in ([], {}, None)
+            and (key, value) != ("act_group", "auto")
         }

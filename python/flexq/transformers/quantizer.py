@@ -162,8 +162,7 @@ class FlexQQuantizer(HfQuantizer):
                 name,
                 model.get_submodule(name),
                 config.scheme(),
-                config.act_bits,
-                config.act_bits_overrides,
+                config.activations(),
             )
             model.set_submodule(name, packed)
 
@@ -227,7 +226,7 @@ class FlexQQuantizer(HfQuantizer):
         settle(model, {target.parameter for target in tables})
         config = self.quantization_config
         modules = Choice(tables).modules()
-        replace_(model, modules, config.scheme(), config.act_bits, config.act_bits_overrides)
+        replace_(model, modules, config.scheme(), config.activations())
 
     def dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
         """Makes a packed model dense, in the type of its other weights unless told otherwise."""
