@@ -7,11 +7,11 @@ BIN    := $(VENV)/bin
 COMPAT := $(VENV)/compat
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test rust python lint compat wheel develop ptx bench clean
+.PHONY: help demo test rust python lint compat wheel develop ptx ptx-check bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: $(VENV)/.demo wheel ## build, then pack, verify, open and run the model in the project
 	$(BIN)/python -m flexq demo
@@ -47,8 +47,14 @@ wheel: $(VENV)/.build ## build the wheel and install it into $(VENV)
 develop: $(VENV)/.dev ## install the sources in place: Python edits need no rebuild
 	$(BIN)/maturin develop --release --quiet
 
+# `test` compares the hash of kernels/ that build.py wrote beside the PTX with that of the sources
+# (tests/test_ptx.py): seconds, no compiler. The compilers are pinned, so equal sources give equal
+# PTX; `ptx-check` proves it by compiling everything again, some minutes on two cores.
 ptx: $(VENV)/.ptx ## compile kernels/ into the PTX that the crate embeds
 	$(BIN)/python kernels/build.py
+
+ptx-check: $(VENV)/.ptx ## compile kernels/ again and compare with the PTX that is committed
+	$(BIN)/python kernels/build.py --check
 
 bench: $(VENV)/.dev wheel ## time packing and products on this machine
 	cargo bench -p flexq-core

@@ -21,10 +21,13 @@ const RESERVED_BYTES: u64 = 1024;
 /// Depth of a warp's ring where it is fixed: before Hopper.
 const FIXED_STAGES: u64 = 5;
 
-/// Numbers of x that a block quantizes for itself, at most, in parts of K or, up to the second
-/// number, whole: beyond that a launch of its own is faster.
+/// Numbers of x that are quantized on the way, at most: beyond that a launch of its own is faster.
 const MOST_FUSED: usize = 16_384;
+/// The same for a block that keeps all of K.
 const MOST_FUSED_WHOLE: usize = 8192;
+/// Bytes of weights up to which shallow rings do for 16-bit x: deeper ones, which would hold all
+/// of it, fill while the previous launch needs the memory.
+const LIGHT_WEIGHT: u64 = 24_000_000;
 /// Bytes of weights from which two blocks a multiprocessor, which start and end apart from
 /// each other, beat one beside the next launch; for one row of x.
 const LARGE_WEIGHT: u64 = 100_000_000;
@@ -168,7 +171,7 @@ impl Small {
             fused,
             splits,
             reduce: if hopper && splits == 2 { Reduce::Cluster } else { Reduce::Workspace },
-            stages: 64,
+            stages: if !int8 && p.weight_bytes() < LIGHT_WEIGHT { 4 } else { 64 },
             blocks,
             room,
         };
