@@ -1,6 +1,6 @@
 //! Products: `y [m, n] = x [m, k] w^T + bias`, dense or by expert.
 
-use crate::config::{self, Activations, Config, Problem, Tile};
+use crate::config::{self, Activations, Config, Hopper, Problem, Tile};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::launch::activations::{Quantize, quantize};
@@ -139,7 +139,11 @@ pub fn workspace_bytes(
         for rows in few.clone().chain([m.min(64), m.min(128), m.min(256), m.min(1024), m]) {
             let x = Matrix { address: 0, dtype: x, rows, stride: weight.k };
             let p = Problem { aligned, ..problem(device, weight, &x, precision)? };
-            most = most.max(Plan::new(&Problem { m, ..p }, config::choose(&p).partial_bytes(&p)).end);
+            let partial = match config::choose(&p) {
+                Config::Hopper(_) => Hopper::most_partial_bytes(&p, rows),
+                config => config.partial_bytes(&p),
+            };
+            most = most.max(Plan::new(&Problem { m, ..p }, partial).end);
         }
     }
     Ok(most)
@@ -321,6 +325,7 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
                 n,
                 k,
                 split_tiles: c.split_tiles as i32,
+                splits: c.splits as i32,
                 raster: c.raster as i32,
                 scale_type: types.0,
                 bias_type: types.1,

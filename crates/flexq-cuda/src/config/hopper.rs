@@ -3,50 +3,124 @@
 use super::{Activations, Problem};
 use crate::order::TILE_ROWS;
 
-/// What a kernel is instantiated with: `kernels/sm90_*.cu`.
+/// What the kernels of a file take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Half precision or bfloat16.
+    Float,
+    /// int8, one scale per row.
+    Rows,
+    /// int8, a scale per (row, 128 columns).
+    Blocks,
+}
+
+impl Kind {
+    fn of(activations: Activations) -> Self {
+        match activations {
+            Activations::F16 | Activations::BF16 => Self::Float,
+            Activations::Int8 { per_row: true } => Self::Rows,
+            Activations::Int8 { per_row: false } => Self::Blocks,
+        }
+    }
+}
+
+/// What a kernel is instantiated with: `kernels/include/flexq/sm90/kernels.cuh`.
 struct Kernel {
-    int8: bool,
+    kind: Kind,
     /// Rows of M that a tile covers.
     rows: u32,
-    /// Consumer warp groups, each of 64 rows of N.
-    groups: u32,
+    /// Blocks of threads that share activations.
+    cluster: u32,
     /// Stages of weights, 128 columns each.
     stages: u32,
     /// Stages of activations, each `boxes` times 128 bytes of every row.
     x_stages: u32,
     boxes: u32,
-    /// Blocks of threads that share activations.
-    cluster: u32,
+    /// Nanoseconds that a multiprocessor spends on 128 columns of a tile.
+    time: u64,
 }
 
-/// Fields in their order, clusters apart.
-const fn kernel(int8: bool, rows: u32, groups: u32, stages: u32, x_stages: u32, boxes: u32) -> Kernel {
-    Kernel { int8, rows, groups, stages, x_stages, boxes, cluster: 1 }
+/// One kernel with stages of whole K blocks.
+const fn joint(kind: Kind, rows: u32, stages: u32, boxes: u32, time: u64) -> Kernel {
+    Kernel { kind, rows, cluster: 1, stages, x_stages: stages, boxes, time }
 }
 
-static KERNELS: [Kernel; 8] = [
-    kernel(false, 32, 2, 8, 8, 2),
-    kernel(false, 64, 2, 6, 6, 2),
-    kernel(false, 128, 2, 4, 4, 2),
-    Kernel { cluster: 2, ..kernel(false, 256, 2, 3, 5, 1) },
-    kernel(true, 32, 2, 10, 10, 1),
-    kernel(true, 64, 2, 8, 8, 1),
-    kernel(true, 128, 2, 6, 6, 1),
-    kernel(true, 256, 2, 4, 4, 1),
+static KERNELS: [Kernel; 13] = [
+    joint(Kind::Float, 32, 8, 2, 450),
+    joint(Kind::Float, 64, 6, 2, 570),
+    joint(Kind::Float, 128, 4, 2, 880),
+    Kernel { kind: Kind::Float, rows: 256, cluster: 1, stages: 3, x_stages: 5, boxes: 1, time: 1480 },
+    Kernel { kind: Kind::Float, rows: 256, cluster: 2, stages: 3, x_stages: 5, boxes: 1, time: 1440 },
+    joint(Kind::Rows, 32, 10, 1, 370),
+    joint(Kind::Rows, 64, 8, 1, 450),
+    joint(Kind::Rows, 128, 6, 1, 660),
+    joint(Kind::Rows, 256, 4, 1, 1050),
+    joint(Kind::Blocks, 32, 10, 1, 390),
+    joint(Kind::Blocks, 64, 8, 1, 490),
+    joint(Kind::Blocks, 128, 6, 1, 790),
+    joint(Kind::Blocks, 256, 4, 1, 1450),
 ];
 
+/// Consumer warp groups of a block, each of 64 rows of N.
+const GROUPS: u32 = 2;
+
 impl Kernel {
-    fn shared_bytes(&self, block_scales: bool) -> u32 {
-        let x = self.boxes * self.rows * 128 + if block_scales { self.rows * 4 } else { 0 };
-        let weights = self.groups * (6144 + 128);
-        let output = self.groups * if self.rows < 64 || self.groups > 2 { 32 } else { 64 } * 144;
+    /// Rows of N that a cluster covers.
+    fn columns(&self) -> u32 {
+        64 * GROUPS * self.cluster
+    }
+
+    fn shared_bytes(&self) -> u32 {
+        let scales = if self.kind == Kind::Blocks { self.rows * 4 } else { 0 };
+        let x = self.boxes * self.rows * 128 + scales;
+        let weights = GROUPS * (6144 + 128);
+        let output = GROUPS * if self.rows < 128 { 16 } else { 64 } * 144;
         let barriers = 16 * (self.stages + self.x_stages);
-        self.x_stages * x.next_multiple_of(1024)
-            + self.stages * weights
-            + output
-            + barriers
-            + self.groups * 4
-            + 1024
+        let flags = GROUPS * 4;
+        self.x_stages * x.next_multiple_of(1024) + self.stages * weights + output + barriers + flags + 1024
+    }
+
+    /// Every launch for `p`, each with a time in nanoseconds that orders them.
+    fn launches(&self, p: &Problem) -> Vec<(u64, Hopper)> {
+        let k_blocks = p.k_blocks();
+        let tiles_n = p.n.next_multiple_of(TILE_ROWS).div_ceil(self.columns() as usize);
+        let tiles = (p.m.div_ceil(self.rows as usize) * tiles_n) as u32;
+        let most = p.arch.multiprocessors / self.cluster;
+        let base = Hopper {
+            rows: self.rows,
+            cluster: self.cluster,
+            splits: 1,
+            split_tiles: 0,
+            raster: 8,
+            grid: 0,
+            shared_bytes: self.shared_bytes(),
+        };
+        let time = |units: u64| units * self.time;
+        let grid = |workers: u32| workers * self.cluster;
+        // Whole tiles.
+        let rounds = u64::from(tiles.div_ceil(most));
+        let mut launches = vec![(time(rounds * k_blocks), Hopper { grid: grid(most.min(tiles)), ..base })];
+        // The K of the tiles of a last, partial round is shared out: to all, or to the same
+        // number of workers for every tile, which leaves fewer sums to add.
+        let (whole, rest) = (tiles / most, tiles % most);
+        let units = u64::from(rest) * k_blocks;
+        let shared = Hopper { split_tiles: rest, ..base };
+        let adding = 2500 + 25 * u64::from(self.rows);
+        if rest > 0 && units >= u64::from(most) {
+            let each = u64::from(whole) * k_blocks + units.div_ceil(u64::from(most));
+            launches.push((time(each) + adding + 500, Hopper { grid: grid(most), ..shared }));
+        }
+        let workers = u64::from(most / rest.max(1) * rest).min(units) as u32;
+        if whole == 0 && workers > rest {
+            let each = units.div_ceil(u64::from(workers));
+            launches.push((time(each) + adding, Hopper { grid: grid(workers), ..shared }));
+        }
+        // Two blocks share the K of a tile. Larger clusters do not fill the multiprocessors.
+        if self.cluster == 1 && tiles * 2 <= most && k_blocks >= 2 {
+            let launch = Hopper { splits: 2, grid: tiles * 2, ..base };
+            launches.push((time(k_blocks.div_ceil(2)) + 1000 + 6 * u64::from(self.rows), launch));
+        }
+        launches
     }
 }
 
@@ -55,10 +129,10 @@ impl Kernel {
 pub struct Hopper {
     /// Rows of M that a tile covers.
     pub rows: u32,
-    /// Warp groups of a block that multiply, each 64 rows of N.
-    pub groups: u32,
-    /// Blocks that work on a tile together.
+    /// Blocks that share activations.
     pub cluster: u32,
+    /// Blocks, then of one cluster, that share the K of a tile.
+    pub splits: u32,
     /// Tiles whose K is shared among clusters; the rest is dealt out whole.
     pub split_tiles: u32,
     /// Tiles along M that are worked on together.
@@ -70,65 +144,68 @@ pub struct Hopper {
 }
 
 impl Hopper {
-    /// Rows of N that a tile covers.
+    /// Rows of N that a cluster covers.
     #[must_use]
     pub fn columns(&self) -> u32 {
-        64 * self.groups * self.cluster
+        64 * GROUPS * self.cluster
     }
 
-    /// Clusters of blocks.
-    #[must_use]
-    pub fn workers(&self) -> u32 {
-        self.grid / self.cluster
-    }
-
-    /// Threads of a block: the groups and the producers.
+    /// Threads of a block: the groups that multiply, and the producers.
     #[must_use]
     pub fn threads(&self) -> u32 {
-        128 * (self.groups + 1)
+        128 * (GROUPS + 1)
     }
 
-    /// The launch with tiles of `rows` rows of M, or `None` where there is no such kernel or the GPU
-    /// or the operands forbid it.
+    /// Bytes of partial sums in the workspace.
     #[must_use]
-    pub fn with_rows(p: &Problem, rows: u32) -> Option<Self> {
-        if p.arch.capability != (9, 0) || p.segment != 128 || !p.aligned || p.m == 0 {
-            return None;
+    pub fn partial_bytes(&self) -> u64 {
+        match self.split_tiles {
+            0 => 0,
+            tiles => u64::from(self.grid / self.cluster + tiles) * u64::from(self.columns() * self.rows) * 4,
         }
-        let int8 = p.activations.is_int8();
-        let kernel = KERNELS.iter().find(|k| k.int8 == int8 && k.rows == rows)?;
-        let columns = 64 * kernel.groups * kernel.cluster;
-        let tiles_n = p.n.next_multiple_of(TILE_ROWS).div_ceil(columns as usize) as u32;
-        let tiles_m = p.m.div_ceil(rows as usize) as u32;
-        let (tiles, most) = (tiles_m * tiles_n, p.arch.multiprocessors / kernel.cluster);
-        let whole = tiles / most * most;
-        // A last, partial round is shared out evenly where that beats leaving processors idle and
-        // every worker gets a part.
-        let rest = tiles - whole;
-        let units = rest * p.k_blocks() as u32;
-        let shared = rest != 0 && rest * 10 < most * 9 && (whole == 0 || units >= most);
-        // The same number of workers for every tile leaves fewer partial sums to add.
-        let alone = (most / rest.max(1) * rest).min(units).max(1);
-        let workers = if shared && whole == 0 { alone } else { most.min(tiles) };
-        let shared_bytes = kernel.shared_bytes(p.activations == Activations::Int8 { per_row: false });
-        (shared_bytes <= p.arch.shared_bytes).then_some(Self {
-            rows,
-            groups: kernel.groups,
-            cluster: kernel.cluster,
-            split_tiles: if shared { rest } else { 0 },
-            raster: 8,
-            grid: workers * kernel.cluster,
-            shared_bytes,
-        })
     }
 
-    pub(super) fn choose(p: &Problem) -> Option<Self> {
-        let rows = match p.m {
+    /// As many bytes of partial sums as the best launch for any product of up to `m` rows needs.
+    #[must_use]
+    pub fn most_partial_bytes(p: &Problem, m: usize) -> u64 {
+        let rows = match m {
             0..=32 => 32,
             33..=64 => 64,
             65..=128 => 128,
             _ => 256,
         };
-        Self::with_rows(p, rows)
+        // Workers, each with a part of a first and of a last tile, of fewer tiles than workers.
+        2 * u64::from(p.arch.multiprocessors) * u64::from(64 * GROUPS * rows) * 4
+    }
+
+    /// Counters in the workspace.
+    #[must_use]
+    pub fn counters(&self) -> u64 {
+        u64::from(self.split_tiles * GROUPS * self.cluster)
+    }
+
+    /// The launch with tiles of `rows` rows of M that is thought best, or `None` where there is no
+    /// such kernel or the GPU or the operands forbid it.
+    #[must_use]
+    pub fn with_rows(p: &Problem, rows: u32) -> Option<Self> {
+        Self::best(p, |kernel| kernel.rows == rows)
+    }
+
+    pub(super) fn choose(p: &Problem) -> Option<Self> {
+        Self::best(p, |_| true)
+    }
+
+    fn best(p: &Problem, which: impl Fn(&Kernel) -> bool) -> Option<Self> {
+        if p.arch.capability != (9, 0) || p.segment != 128 || !p.aligned || p.m == 0 {
+            return None;
+        }
+        let kind = Kind::of(p.activations);
+        KERNELS
+            .iter()
+            .filter(|kernel| kernel.kind == kind && which(kernel))
+            .flat_map(|kernel| kernel.launches(p))
+            .filter(|(_, launch)| launch.shared_bytes <= p.arch.shared_bytes)
+            .min_by_key(|&(time, _)| time)
+            .map(|(_, launch)| launch)
     }
 }

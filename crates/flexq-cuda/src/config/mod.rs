@@ -118,9 +118,7 @@ impl Config {
         match self {
             Self::Small(c) if c.has_partial() => u64::from(c.splits) * p.m as u64 * n * 4,
             Self::Tile(c) if c.splits > 1 => u64::from(c.splits) * p.m as u64 * n * 4,
-            Self::Hopper(c) if c.split_tiles > 0 => {
-                u64::from(c.workers() + c.split_tiles) * u64::from(c.columns() * c.rows) * 4
-            }
+            Self::Hopper(c) => c.partial_bytes(),
             _ => 0,
         }
     }
@@ -131,7 +129,7 @@ impl Config {
         match self {
             Self::Small(c) => u64::from(c.grid / c.splits),
             Self::Tile(c) => u64::from(c.grid / c.splits),
-            Self::Hopper(c) => u64::from(c.split_tiles * c.groups * c.cluster),
+            Self::Hopper(c) => c.counters(),
         }
     }
 }
@@ -157,9 +155,10 @@ impl fmt::Display for Config {
             }
             Self::Hopper(c) => write!(
                 f,
-                "hopper {}x{} split_tiles={} grid={} shared={}",
+                "hopper {}x{} splits={} split_tiles={} grid={} shared={}",
                 c.rows,
                 c.columns(),
+                c.splits,
                 c.split_tiles,
                 c.grid,
                 c.shared_bytes
@@ -237,8 +236,28 @@ mod tests {
     }
 
     #[test]
+    fn many_rows_fill_the_gpu() {
+        let choice = |m, n, k| {
+            let text = choose(&problem(H200, m, n, k, Activations::F16)).to_string();
+            text.split(" shared").next().unwrap().to_owned()
+        };
+        // 64 tiles: two blocks share the K of each
+        assert_eq!(choice(32, 8192, 8192), "hopper 32x128 splits=2 split_tiles=0 grid=128");
+        // 32 tiles: four blocks each; 86 tiles: all blocks get the same share of K
+        assert_eq!(choice(32, 4096, 4096), "hopper 32x128 splits=1 split_tiles=32 grid=128");
+        assert_eq!(choice(64, 11008, 4096), "hopper 64x128 splits=1 split_tiles=86 grid=132");
+        // whole tiles of 256 rows, clusters of two
+        assert_eq!(choice(1024, 8192, 8192), "hopper 256x256 splits=1 split_tiles=0 grid=132");
+    }
+
+    #[test]
     fn every_choice_fits_the_gpu() {
-        let kinds = [Activations::F16, Activations::BF16, Activations::Int8 { per_row: true }];
+        let kinds = [
+            Activations::F16,
+            Activations::BF16,
+            Activations::Int8 { per_row: true },
+            Activations::Int8 { per_row: false },
+        ];
         for arch in [H200, A100, L40] {
             for activations in kinds {
                 for (n, k) in [(1, 1), (64, 128), (100, 172), (4096, 11008), (8192, 28672), (128_256, 4096)] {
@@ -255,6 +274,17 @@ mod tests {
                             // the L40 has too little shared memory for some
                             let fits = arch == L40 || m > 8 || Small::choose(&p, false).is_some();
                             assert!(fits, "{p:?}");
+                            if let Config::Hopper(c) = config {
+                                assert!(
+                                    c.partial_bytes() <= Hopper::most_partial_bytes(&p, m),
+                                    "{config} {p:?}"
+                                );
+                                assert!(c.grid <= arch.multiprocessors && c.counters() * 4 <= 1 << 18);
+                                assert!(
+                                    u64::from(c.splits) <= p.k_blocks()
+                                        && c.grid % (c.splits * c.cluster) == 0
+                                );
+                            }
                             if let Config::Small(c) = config {
                                 assert!(u64::from(c.strips) * u64::from(c.grid / c.splits) >= p.strips());
                                 assert!(u64::from(c.split_blocks * c.splits) >= p.k_blocks());

@@ -29,6 +29,7 @@ pub struct Arguments {
     pub n: i32,
     pub k: i32,
     pub split_tiles: i32,
+    pub splits: i32,
     pub raster: i32,
     pub scale_type: i32,
     pub bias_type: i32,
@@ -85,7 +86,7 @@ pub fn names(config: &Hopper, activations: Activations) -> (&'static str, String
         Activations::Int8 { per_row: true } => ("sm90_s8r", "s8r"),
         Activations::Int8 { per_row: false } => ("sm90_s8b", "s8b"),
     };
-    (source, format!("flexq_sm90_{kind}_n{}_m{}", 64 * config.groups, config.rows))
+    (source, format!("flexq_sm90_{kind}_n{}_m{}", config.columns(), config.rows))
 }
 
 /// # Safety
@@ -103,7 +104,7 @@ pub unsafe fn run(
         grid: config.grid,
         threads: config.threads(),
         shared_bytes: config.shared_bytes,
-        cluster: config.cluster,
+        cluster: config.cluster * config.splits,
     };
     // SAFETY: this is the kernel's structure; memory is the caller's promise.
     unsafe { launch(device, kernel, &shape, stream, arguments) }

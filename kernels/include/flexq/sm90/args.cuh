@@ -1,7 +1,9 @@
 // Products on Hopper's warp-group instructions: what a launch must give.
 //
-//   grid    a multiple of the kernel's cluster size, at most one block a multiprocessor; any
-//           such number is right
+//   grid    a multiple of the cluster size, at most one block a multiprocessor; any such number
+//           is right
+//   cluster Tile::kCluster blocks; or, where that is 1, `splits` blocks that share the K of one
+//           tile and add their sums through shared memory: then grid = splits * tiles
 //   block   128 (groups + 1) threads: `groups` consumer warp groups and the producers
 //   shared  Tile::kSharedBytes of dynamic memory
 //   x       a two-dimensional tensor map of the activations, 128-byte swizzle, zero fill:
@@ -41,6 +43,7 @@ struct HopperArgs {
   u32* arrivals;
   i32 m, n, k;
   i32 split_tiles;
+  i32 splits;             // 1 for none
   i32 raster;             // tiles along M that are neighbours in the order of tiles, at least 1
   Dtype scale_type, bias_type, y_type;
 };

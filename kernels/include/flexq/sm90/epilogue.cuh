@@ -11,6 +11,9 @@
 
 namespace flexq::sm90 {
 
+// Named barriers: 1 + group for each group, and one for all.
+constexpr int kAllConsumers = 15;
+
 template <class T>
 using Sums = float[T::kParts][T::kPart / 2];
 
@@ -71,6 +74,33 @@ __device__ __forceinline__ bool combine(const HopperArgs& a, const Schedule& wor
   return true;
 }
 
+// Adds the sums of the blocks of a cluster, in the order of K, through their shared memory, whose
+// rings are empty. Block `rank` of `splits` gets those of every splits-th slice of rows.
+template <class T>
+__device__ __forceinline__ void combine_cluster(const Ring<T>& ring, int rank, int splits,
+                                                int group, Sums<T>& sum) {
+  constexpr int kVectors = T::kPart / 8, kSliceVectors = T::kSlice / 8;
+  static_assert(T::kGroups * T::kParts * kVectors * 2048 <= T::kOutput, "sums fit in the rings");
+  const u32 mine = ring.base + (group * T::kParts * kVectors * 128 + threadIdx.x % 128) * 16;
+  ptx::named_barrier(kAllConsumers, T::kGroups * 128);
+#pragma unroll
+  for (int i = 0; i < T::kParts * kVectors; ++i) {
+    const float* s = &sum[i / kVectors][4 * (i % kVectors)];
+    ptx::store_shared(mine + i * 2048, make_float4(s[0], s[1], s[2], s[3]));
+  }
+  ptx::cluster_sync();
+#pragma unroll
+  for (int i = 0; i < T::kParts * kVectors; ++i) {
+    if (i / kSliceVectors % splits != rank) continue;
+    float* s = &sum[i / kVectors][4 * (i % kVectors)];
+    s[0] = s[1] = s[2] = s[3] = 0.0f;
+    for (int block = 0; block < splits; ++block) {
+      const float4 v = ptx::load_cluster(mine + i * 2048, block);
+      s[0] += v.x, s[1] += v.y, s[2] += v.z, s[3] += v.w;
+    }
+  }
+}
+
 __device__ __forceinline__ u32 pack16(float low, float high, Dtype type) {
   u32 r;
   if (type == Dtype::BF16) {
@@ -95,10 +125,11 @@ __device__ __forceinline__ void store_eight(const HopperArgs& a, int row, int co
   }
 }
 
-// Adds the bias and stores a group's sums, whose first output is (row0, col0).
+// Adds the bias and stores a group's sums, whose first output is (row0, col): every splits-th
+// slice of rows from slice `rank` on.
 template <class T>
 __device__ __forceinline__ void store_tile(const HopperArgs& a, int row0, int col, int group,
-                                           u32 slice, Sums<T>& sum) {
+                                           u32 slice, int rank, int splits, Sums<T>& sum) {
   constexpr int kVectors = T::kPart / 8, kSliceVectors = T::kSlice / 8;
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
   const int g = lane / 4, t = lane % 4;
@@ -118,6 +149,7 @@ __device__ __forceinline__ void store_tile(const HopperArgs& a, int row0, int co
   if (a.y_type == Dtype::F32) {
 #pragma unroll
     for (int i = 0; i < T::kParts * kVectors; ++i) {
+      if (i / kSliceVectors % splits != rank) continue;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const int y_row = row0 + 8 * i + 2 * t + j % 2, c = col + warp * 16 + g + 8 * (j / 2);
@@ -134,6 +166,7 @@ __device__ __forceinline__ void store_tile(const HopperArgs& a, int row0, int co
                  (lane / 8 % 2) * 16;
 #pragma unroll
   for (int first = 0; first < T::kParts * kVectors; first += kSliceVectors) {
+    if (first / kSliceVectors % splits != rank) continue;
     ptx::named_barrier(1 + group, 128);
 #pragma unroll
     for (int i = 0; i < kSliceVectors; i += 2) {

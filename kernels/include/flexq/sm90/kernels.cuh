@@ -1,4 +1,4 @@
-// The kernels of one kind of activations. Names: n<columns of N>_m<rows of M> of a tile.
+// The kernels of one kind of activations. Names: n<columns of N>_m<rows of M> that a cluster covers.
 // Tiles are mirrored by crates/flexq-cuda/src/config/hopper.rs.
 #pragma once
 
@@ -19,7 +19,8 @@ namespace flexq::sm90 {
 using Half32 = Tile<2, 32, 32, 8, 8, 2, 2>;
 using Half64 = Tile<2, 64, 64, 6, 6, 2, 2>;
 using Half128 = Tile<2, 128, 128, 4, 4, 2, 2>;
-using Half256 = Tile<2, 256, 256, 3, 5, 1, 2, false, 2>;
+using Half256 = Tile<2, 256, 256, 3, 5, 1, 2>;
+using Half256x2 = Tile<2, 256, 256, 3, 5, 1, 2, false, 2>;
 template <bool block_scales>
 using Byte32 = Tile<2, 32, 32, 10, 10, 1, 1, block_scales>;
 template <bool block_scales>
@@ -35,7 +36,8 @@ using Byte256 = Tile<2, 256, 64, 4, 4, 1, 1, block_scales>;
   FLEXQ_SM90(name##_n128_m32, Half32, ConsumeFew<flexq::sm90::Half32, flexq::sm90::exact>)       \
   FLEXQ_SM90(name##_n128_m64, Half64, ConsumeFew<flexq::sm90::Half64, flexq::sm90::exact>)       \
   FLEXQ_SM90(name##_n128_m128, Half128, ConsumeFew<flexq::sm90::Half128, flexq::sm90::exact>)    \
-  FLEXQ_SM90(name##_n128_m256, Half256, Consume16<flexq::sm90::Half256, flexq::sm90::rounded>)
+  FLEXQ_SM90(name##_n128_m256, Half256, Consume16<flexq::sm90::Half256, flexq::sm90::rounded>)   \
+  FLEXQ_SM90(name##_n256_m256, Half256x2, Consume16<flexq::sm90::Half256x2, flexq::sm90::rounded>)
 #define FLEXQ_SM90_8(name, scales)                                                               \
   FLEXQ_SM90(name##_n128_m32, Byte32<scales>,                                                    \
              ConsumeFew<flexq::sm90::Byte32<scales>, flexq::sm90::Int8>)                         \

@@ -7,22 +7,11 @@
 
 namespace flexq::sm90 {
 
-// Barrier of the block, or of the cluster if it has more than one.
-template <int cluster>
-__device__ __forceinline__ void sync() {
-  if constexpr (cluster == 1) {
-    __syncthreads();
-  } else {
-    ptx::cluster_sync();
-  }
-}
-
 // `Consumer` computes one piece: sums of a group over some K blocks, emptying the ring.
-// `blocks` of it fit on a multiprocessor.
-template <class T, class Consumer, int blocks = 1>
+template <class T, class Consumer>
 __device__ __forceinline__ void product(const HopperArgs& a) {
   // The registers of the block at launch, per 128 threads, change hands.
-  constexpr int kRegisters = 65536 / blocks / T::kThreads / 8 * 8 * (T::kGroups + 1);
+  constexpr int kRegisters = 65536 / T::kThreads / 8 * 8 * (T::kGroups + 1);
   constexpr int kProducerRegisters = T::kM * T::kElement > 256 || T::kM <= 128 ? 40 : 24;
   constexpr int kShare = (kRegisters - kProducerRegisters) / T::kGroups / 8 * 8;
   constexpr int kConsumerRegisters = kShare < 240 ? kShare : 240;
@@ -33,19 +22,26 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   const int group = threadIdx.x / 128;
   const int k_blocks = ceil_div(a.k, layout::kTileCols);
   const int tiles_m = ceil_div(a.m, T::kM), tiles_n = ceil_div(a.n, T::kN * T::kCluster);
-  const u32 rank = T::kCluster == 1 ? 0 : ptx::cluster_rank();
-  const int worker = blockIdx.x / T::kCluster;
-  const Schedule work(tiles_m * tiles_n, a.split_tiles, k_blocks, worker, gridDim.x / T::kCluster);
+  // Blocks of a cluster share activations, or the K of a tile.
+  const int splits = T::kCluster == 1 ? a.splits : 1;
+  const int blocks = T::kCluster == 1 ? splits : T::kCluster;
+  const int worker = blockIdx.x / blocks, rank = blockIdx.x % blocks;
+  const int neighbour = T::kCluster == 1 ? 0 : rank, split = T::kCluster == 1 ? rank : 0;
+  const Schedule work(tiles_m * tiles_n, a.split_tiles, k_blocks, worker, gridDim.x / blocks, split,
+                      splits);
 
   if (threadIdx.x == 0) ring.init();
-  sync<T::kCluster>();
+  if (blocks == 1) __syncthreads();
+  else ptx::cluster_sync();
   ptx::launch_dependents();
 
   if (group == T::kGroups) {
     ptx::registers_shrink<kProducerRegisters>();
-    if (threadIdx.x % 128 == 0) ring.produce_weights(a, work, tiles_m, tiles_n, k_blocks, rank);
-    if (threadIdx.x % 128 == 32) ring.produce_x(a, work, tiles_m, tiles_n, k_blocks, rank);
+    const int thread = threadIdx.x % 128;
+    if (thread == 0) ring.produce_weights(a, work, tiles_m, tiles_n, k_blocks, neighbour);
+    if (thread == 32) ring.produce_x(a, work, tiles_m, tiles_n, neighbour);
     __syncwarp();
+    if (splits > 1) ptx::cluster_sync();  // as in combine_cluster
   } else {
     ptx::registers_grow<kConsumerRegisters>();
     Consumer consumer(a, ring, group);
@@ -53,19 +49,22 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
     Piece p;
     for (int i = 0; work.piece(i, p); ++i) {
       consumer.run(p.end - p.begin, sum);
-      const bool whole = p.end - p.begin == k_blocks;
-      if (whole ||
-          combine<T>(a, work, p.tile, worker, rank, group, ring.flag(group), sum)) {
-        const Place place = place_of(p.tile, tiles_m, tiles_n, a.raster);
-        const int row = place.m * T::kM;
-        const int col = ((place.n * T::kCluster + rank) * T::kGroups + group) * layout::kTileRows;
-        consumer.finish(row, sum);
-        store_tile<T>(a, row, col, group, ring.output(group), sum);
+      if (splits > 1) {
+        combine_cluster<T>(ring, rank, splits, group, sum);
+      } else if (p.end - p.begin != k_blocks &&
+                 !combine<T>(a, work, p.tile, worker, neighbour, group, ring.flag(group), sum)) {
+        continue;
       }
+      const Place place = place_of(p.tile, tiles_m, tiles_n, a.raster);
+      const int row = place.m * T::kM;
+      const int strip = (place.n * T::kCluster + neighbour) * T::kGroups + group;
+      consumer.finish(row, sum);
+      store_tile<T>(a, row, strip * layout::kTileRows, group, ring.output(group), split, splits,
+                    sum);
     }
   }
-  // Others of the cluster may still write into this block's shared memory.
-  if constexpr (T::kCluster > 1) sync<T::kCluster>();
+  // Others of the cluster may still use this block's shared memory.
+  if (blocks > 1) ptx::cluster_sync();
 }
 
 }  // namespace flexq::sm90

@@ -41,7 +41,7 @@ struct Tile {
   static constexpr int kStageBytes = kScales + kN * 2;
 
   // The output goes through `kSlice` rows of 64 columns a group, padded against conflicts.
-  static constexpr int kSlice = rows < 64 || groups > 2 ? 32 : 64;
+  static constexpr int kSlice = rows < 128 ? 16 : 64;
   static constexpr int kSliceRow = 64 * 2 + 16;
 
   static constexpr int kWeights = x_stages * kXStageBytes;
@@ -123,70 +123,83 @@ struct Ring {
     }
   }
 
-  // By one thread: weights and scales of every piece of this block. They do not depend on earlier
-  // kernels, so the first stages are on their way before those have finished.
-  __device__ __forceinline__ void produce_weights(const HopperArgs& a, const Schedule& work, int tiles_m,
-                                                  int tiles_n, int k_blocks, u32 rank) const {
+  // Copies weights of K block `kb` into stage `s`: `strips` of them from `strip` on.
+  __device__ __forceinline__ void copy_weights(const HopperArgs& a, int strip, int strips, int kb,
+                                               int k_blocks, int s) const {
     const int n_pad = round_up(a.n, layout::kTileRows);
+    const u32 scale_bytes = strips * layout::kTileRows * 2;
+    ptx::barrier_arrive_expect(full(s), strips * layout::kTileBytes + scale_bytes);
+#pragma unroll 1
+    for (int i = 0; i < strips; ++i) {
+      ptx::copy_bulk(weights(s) + i * layout::kTileBytes,
+                     a.weights + (u64(strip + i) * k_blocks + kb) * layout::kTileBytes,
+                     layout::kTileBytes, full(s));
+    }
+    if (strips == 0) return;
+    ptx::copy_bulk(weights(s) + T::kScales, a.scales + u64(kb) * n_pad + strip * layout::kTileRows,
+                   scale_bytes, full(s));
+  }
+
+  // Copies activations of rows from `row` on, box `box` of 128 bytes along K and those that follow
+  // it, into stage `s`.
+  __device__ __forceinline__ void copy_x(const HopperArgs& a, int row, int box, u32 rank,
+                                         int s) const {
+    constexpr int kBoxRows = T::kM / T::kCluster;
+    const int x_stride = layout::activation_scale_stride(a.m);
+    const u32 scale_bytes = T::kBlockScales ? min(T::kM, x_stride - row) * 4 : 0;
+    const u32 to = x(s), done = x_full(s);
+    ptx::barrier_arrive_expect(done, T::kBoxes * T::kBoxBytes + scale_bytes);
+#pragma unroll
+    for (int b = 0; b < T::kBoxes; ++b) {
+      const int column = (box + b) * (128 / T::kElement);
+      if constexpr (T::kCluster == 1) {
+        ptx::copy_box(to + b * T::kBoxBytes, &a.x, column, row, done);
+      } else {
+        ptx::copy_box_to(to + b * T::kBoxBytes + rank * (kBoxRows * 128), &a.x, column,
+                         row + rank * kBoxRows, done, (1 << T::kCluster) - 1);
+      }
+    }
+    if constexpr (T::kBlockScales) {
+      ptx::copy_bulk(to + T::kXScales, a.x_scales + u64(box) * x_stride + row, scale_bytes, done);
+    }
+  }
+
+  __device__ __forceinline__ int strips_from(const HopperArgs& a, int strip) const {
+    return max(0, min(T::kGroups, ceil_div(a.n, layout::kTileRows) - strip));
+  }
+
+  // The producers, one thread each, fill every stage of every piece of this block. Weights do not
+  // depend on earlier kernels, so the first are on their way before those have finished.
+
+  __device__ __forceinline__ void produce_weights(const HopperArgs& a, const Schedule& work,
+                                                  int tiles_m, int tiles_n, int k_blocks,
+                                                  u32 rank) const {
     Cursor<T::kStages> at;
     Piece p;
     for (int i = 0; work.piece(i, p); ++i) {
       const Place place = place_of(p.tile, tiles_m, tiles_n, a.raster);
-      const int strip = (place.n * T::kCluster + rank) * T::kGroups;
-      const int strips = max(0, min(T::kGroups, n_pad / layout::kTileRows - strip));
-      const u32 scale_bytes = strips * layout::kTileRows * 2;
-      const u8* const weights = a.weights + u64(strip) * k_blocks * layout::kTileBytes;
-      const u16* const scales = a.scales + strip * layout::kTileRows;
+      const int strip = (place.n * T::kCluster + rank) * T::kGroups, strips = strips_from(a, strip);
 #pragma unroll 1
       for (int kb = p.begin; kb < p.end; ++kb) {
         ptx::barrier_wait(empty(at.stage), at.parity ^ 1);
-        const u32 to = this->weights(at.stage), done = full(at.stage);
-        ptx::barrier_arrive_expect(done, strips * layout::kTileBytes + scale_bytes);
-#pragma unroll 1
-        for (int s = 0; s < strips; ++s) {
-          ptx::copy_bulk(to + s * layout::kTileBytes,
-                         weights + (u64(s) * k_blocks + kb) * layout::kTileBytes,
-                         layout::kTileBytes, done);
-        }
-        if (strips != 0) {
-          ptx::copy_bulk(to + T::kScales, scales + u64(kb) * n_pad, scale_bytes, done);
-        }
+        copy_weights(a, strip, strips, kb, k_blocks, at.stage);
         at.advance();
       }
     }
   }
 
-  // By one thread: the activations of every piece of this block.
   __device__ __forceinline__ void produce_x(const HopperArgs& a, const Schedule& work, int tiles_m,
-                                            int tiles_n, int k_blocks, u32 rank) const {
-    constexpr int kBoxRows = T::kM / T::kCluster;
-    const int x_stride = layout::activation_scale_stride(a.m);
+                                            int tiles_n, u32 rank) const {
     ptx::prefetch_map(&a.x);
     ptx::wait_for_previous();
     Cursor<T::kXStages> at;
     Piece p;
     for (int i = 0; work.piece(i, p); ++i) {
       const int row = place_of(p.tile, tiles_m, tiles_n, a.raster).m * T::kM;
-      const u32 scale_bytes = T::kBlockScales ? min(T::kM, x_stride - row) * 4 : 0;
 #pragma unroll 1
       for (int box = p.begin * T::kElement; box < p.end * T::kElement; box += T::kBoxes) {
         ptx::barrier_wait(x_empty(at.stage), at.parity ^ 1);
-        const u32 to = x(at.stage), done = x_full(at.stage);
-        ptx::barrier_arrive_expect(done, T::kBoxes * T::kBoxBytes + scale_bytes);
-        if constexpr (T::kBlockScales) {
-          ptx::copy_bulk(to + T::kXScales, a.x_scales + u64(box) * x_stride + row, scale_bytes,
-                         done);
-        }
-#pragma unroll
-        for (int b = 0; b < T::kBoxes; ++b) {
-          const int column = (box + b) * (128 / T::kElement);
-          if constexpr (T::kCluster == 1) {
-            ptx::copy_box(to + b * T::kBoxBytes, &a.x, column, row, done);
-          } else {
-            ptx::copy_box_to(to + b * T::kBoxBytes + rank * (kBoxRows * 128), &a.x, column,
-                             row + rank * kBoxRows, done, (1 << T::kCluster) - 1);
-          }
-        }
+        copy_x(a, row, box, rank, at.stage);
         at.advance();
       }
     }

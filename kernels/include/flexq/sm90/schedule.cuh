@@ -15,16 +15,23 @@ struct Piece {
 // sums need.
 class Schedule {
  public:
+  // `split` of `splits` is the share of K where a cluster shares that of its one tile.
   __device__ __forceinline__ Schedule(int tiles, int split_tiles, int k_blocks, int worker,
-                                      int workers)
+                                      int workers, int split, int splits)
       : tiles_(tiles),
         split_tiles_(split_tiles),
         k_blocks_(k_blocks),
         worker_(worker),
-        workers_(workers) {}
+        workers_(workers),
+        split_(split),
+        splits_(splits) {}
 
   // Piece `i` of this worker; false after the last.
   __device__ __forceinline__ bool piece(int i, Piece& p) const {
+    if (splits_ > 1) {
+      p = {worker_, split_ * k_blocks_ / splits_, (split_ + 1) * k_blocks_ / splits_};
+      return i == 0;
+    }
     const int begin = first_unit(worker_), end = first_unit(worker_ + 1);
     const int first = begin / k_blocks_, parts = begin < end ? (end - 1) / k_blocks_ - first + 1 : 0;
     if (i < parts) {
@@ -52,7 +59,7 @@ class Schedule {
     return u32((unit + 1) * workers_ - 1) / u32(split_tiles_ * k_blocks_);
   }
 
-  i32 tiles_, split_tiles_, k_blocks_, worker_, workers_;
+  i32 tiles_, split_tiles_, k_blocks_, worker_, workers_, split_, splits_;
 };
 
 // Place of tile `tile` when `raster` tiles along M are neighbours: blocks that run at the same
