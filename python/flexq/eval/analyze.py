@@ -14,7 +14,7 @@ import numpy as np
 import flexq
 from flexq.eval import chart
 from flexq.eval.checkpoint import to_float32
-from flexq.eval.llama import HEAD, Llama
+from flexq.eval.llama import EMBEDDING, HEAD, Llama
 from flexq.eval.report import print_table, progress
 from flexq.eval.sensitivity import Sensitivity, Subject, measure, recommend
 from flexq.eval.simulate import Ids
@@ -76,7 +76,7 @@ def analyze(
 def _stored(name: str, tensors: set[str]) -> str:
     """The tensor of a module; a tied head has none of its own."""
     own = name + ".weight"
-    return own if own in tensors else "model.embed_tokens.weight"
+    return own if own in tensors else EMBEDDING
 
 
 def own_text(model: Llama, seed: int = 0) -> list[Ids]:

@@ -24,6 +24,7 @@ ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_a
 MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 PROJECTIONS = ATTENTION + MLP
 HEAD = "lm_head"
+EMBEDDING = "model.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,11 @@ def silu(x: Floats) -> Floats:
         return x / (1 + np.exp(-x))
 
 
+def table_name(tensors: Tensors) -> str:
+    """The tensor that holds the embedding: a tied matrix is stored once, under either name."""
+    return EMBEDDING if EMBEDDING in tensors else HEAD + ".weight"
+
+
 def load_llama(
     model: str | Path, tensors: Tensors, linear: Callable[[str, Tensor], Linear]
 ) -> Llama:
@@ -242,11 +248,9 @@ def load_llama(
         KeyError: if a tensor is missing.
     """
     config = LlamaConfig.load(model)
-    embedding = "model.embed_tokens.weight"
     head = HEAD + ".weight"
-    # A tied matrix is stored once, under either name.
-    table = tensors[embedding if embedding in tensors else head]
-    matrices = {HEAD: tensors[head if head in tensors else embedding]}
+    table = tensors[table_name(tensors)]
+    matrices = {HEAD: tensors[head if head in tensors else EMBEDDING]}
     norms = {"model.norm": to_float32(tensors["model.norm.weight"])}
     biases: dict[str, Floats] = {}
     for layer in range(config.layers):

@@ -27,8 +27,8 @@ def round_activations(x: Floats, bits: int, group: ActGroup = 128) -> Floats:
     limit = np.float32(2 ** (bits - 1) - 1)
     grouped, columns = _groups(x, group)
     scale = np.abs(grouped).max(-1, keepdims=True) / limit
-    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
-    codes = np.clip(np.rint(grouped * inverse), -limit, limit)
+    steps = np.divide(grouped, scale, out=np.zeros_like(grouped), where=scale != 0)
+    codes = np.clip(np.rint(steps), -limit, limit)
     return _ungroup(codes * scale, columns)
 
 

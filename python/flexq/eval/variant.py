@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import flexq
 from flexq.eval.checkpoint import Tensor, Tensors, to_float32
-from flexq.eval.llama import HEAD, Linear, Llama, load_llama
+from flexq.eval.llama import HEAD, Linear, Llama, load_llama, table_name
 from flexq.eval.simulate import ActGroup, Floats, round_activations, round_weights
 from flexq.policy import PAPER, Policy
 
@@ -25,6 +25,7 @@ _OPTIONS: dict[str, tuple[str, Any]] = {
     "g128": ("group_size", 128),
     "g256": ("group_size", 256),
     "grow": ("group_size", "row"),
+    "pair": ("scale_dtype", "pair"),
 }
 
 
@@ -39,6 +40,7 @@ class Variant:
         policy: activation bits by layer.
         group_size: columns a weight scale.
         rule: scale rule of 6-bit weights.
+        scale_dtype: how their scales are stored.
         act_group: columns an activation scale.
     """
 
@@ -47,6 +49,7 @@ class Variant:
     policy: Policy = field(default_factory=Policy)
     group_size: ActGroup = 128
     rule: str = "absmax32s"
+    scale_dtype: str = "float16"
     act_group: ActGroup = 128
 
     @classmethod
@@ -55,7 +58,7 @@ class Variant:
 
         `w2` to `w8` are weight bits, `a16`, `a8`, `a6` activation bits, and `ax` the given
         policy; `g32` to `g256` and `grow` set the weight group, a scale rule's name the rule,
-        and `rows` one activation scale a row.
+        `pair` two scales a group, and `rows` one activation scale a row.
 
         Raises:
             ValueError: for anything else.
@@ -101,34 +104,36 @@ class Build:
         Raises:
             ValueError: if its tensors are packed and the variant asks for other weights.
         """
+        table = table_name(tensors)
+        if self.preset == "full" and variant.weight_bits is not None:
+            tensors = {**tensors, table: self.weights(table, tensors[table], variant)}
         return load_llama(directory, tensors, lambda name, w: self.linear(name, w, variant))
 
     def linear(self, name: str, tensor: Tensor, variant: Variant) -> Linear:
         """One linear layer under a variant."""
         packed = isinstance(tensor, flexq.QTensor)
-        keep = variant.weight_bits is None or (
-            name == HEAD and self.preset == "linear" and not packed
-        )
-        if keep:
+        if variant.weight_bits is None or (name == HEAD and self.preset == "linear" and not packed):
             return float_linear(to_float32(tensor))
         bits = variant.policy.bits(name)
+        w = self.weights(name, tensor, variant)
+        if isinstance(w, flexq.QTensor) and not self.simulate:
+            return packed_linear(w, bits, variant.act_group, self.device)
+        return rounded_linear(to_float32(w), bits, variant.act_group)
+
+    def weights(self, name: str, tensor: Tensor, variant: Variant) -> Tensor:
+        """A matrix under a variant that quantizes: packed, or rounded where flexq does not pack."""
         if variant.weight_bits != 6:
-            if packed:
+            if isinstance(tensor, flexq.QTensor):
                 raise ValueError(f"variant {variant.name}: {name} is packed with 6 bits already")
-            weights = round_weights(
-                to_float32(tensor), variant.weight_bits or 16, variant.group_size
-            )
-            return rounded_linear(weights, bits, variant.act_group)
-        q = (
-            tensor
-            if isinstance(tensor, flexq.QTensor)
-            else flexq.quantize(
-                to_float32(tensor), group_size=variant.group_size, rule=variant.rule
-            )
+            return round_weights(to_float32(tensor), variant.weight_bits or 16, variant.group_size)
+        if isinstance(tensor, flexq.QTensor):
+            return tensor
+        return flexq.quantize(
+            to_float32(tensor),
+            group_size=variant.group_size,
+            rule=variant.rule,
+            scale_dtype=variant.scale_dtype,
         )
-        if self.simulate:
-            return rounded_linear(q.dequantize(), bits, variant.act_group)
-        return packed_linear(q, bits, variant.act_group, self.device)
 
 
 def float_linear(w: Floats) -> Linear:
