@@ -145,7 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         type=float,
-        default=0.25,
+        default=0.1,
         help="share of the cost of 6-bit activations that the policy may leave (%(default)s)",
     )
     parser.add_argument("--policy", type=Path, help="write the recommended policy here")

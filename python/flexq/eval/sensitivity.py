@@ -176,7 +176,7 @@ def relative_error(y: Floats, exact: Floats) -> float:
     return float(np.sqrt(np.square(y - exact, dtype=np.float64).sum() / max(power, 1e-30)))
 
 
-def recommend(figures: list[Sensitivity], keep: float = 0.25) -> Policy:
+def recommend(figures: list[Sensitivity], keep: float = 0.1) -> Policy:
     """The policy that gives 8 bits to the fewest layers and leaves a share `keep` of the cost.
 
     Costs of single layers add up well as long as they are small, which makes the choice
