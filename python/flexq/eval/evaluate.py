@@ -6,15 +6,18 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flexq
-from flexq.eval import chart
+from flexq.eval import chart, hugging_face
+from flexq.eval.llama import LlamaConfig
 from flexq.eval.report import print_table, progress
-from flexq.eval.score import Score, score
+from flexq.eval.score import Model, Score, score
 from flexq.eval.text import load_text
 from flexq.eval.variant import STANDARD, Build, Variant
 from flexq.policy import PAPER, Policy
+
+Through = Literal["auto", "numpy", "transformers"]
 
 SAMPLE = Path(__file__).parent / "sample.txt"
 """The text that is read when none is given: an extract of Persuasion, public domain."""
@@ -28,18 +31,21 @@ def evaluate(
     variants: list[str] | None = None,
     policy: Policy | None = None,
     build: Build | None = None,
+    through: Through = "auto",
     limit: int | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Score]:
     """Scores a model under several variants on one text; the first variant is the reference.
 
     Args:
-        model: a Llama-architecture directory, plain or packed.
+        model: a directory, plain or packed.
         text: plain text, or `.jsonl` (see `load_text`).
         reference: the unquantized model, which `float` then stands for.
         variants: names (see `Variant.parse`); `STANDARD`, or what a packed model allows.
         policy: that of `ax`; else the one in the model's config.json, else the paper's.
         build: preset, device, and whether to simulate.
+        through: what runs the model: `numpy` (Llama, Mistral, Qwen2), `transformers` (whatever
+            it knows), or `auto`: the first where it can.
         limit: tokens to score.
         progress: told the finished share, 0 to 1.
 
@@ -59,11 +65,16 @@ def evaluate(
         policy = own if packed and own != Policy() else PAPER
     sequences = load_text(text, model, limit)
     build = build or Build()
-    models = {}
+    if through == "auto":
+        through = "numpy" if LlamaConfig.is_known(model) else "transformers"
+    models: dict[str, Model] = {}
     for name in variants:
         variant = Variant.parse(name, policy)
         other = reference is not None and variant.weight_bits is None
         source = Path(reference) if other and reference is not None else model
+        if through == "transformers":
+            models[name] = hugging_face.load(source, variant, build)
+            continue
         models[name] = build.model(source, flexq.load_file(source) if other else tensors, variant)
     return score(models, variants[0], sequences, progress)
 
@@ -117,6 +128,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--simulate", action="store_true", help="round in float32, no flexq products"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--through",
+        choices=["auto", "numpy", "transformers"],
+        default="auto",
+        help="what runs the model; by default transformers where numpy cannot",
+    )
     parser.add_argument("--limit", type=int, help="stop after this many tokens")
     parser.add_argument("--json", action="store_true", help="print figures for machines")
     parser.add_argument("--chart", type=Path, help="save a PNG")
@@ -132,6 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
             variants=arguments.variants.split(",") if arguments.variants else None,
             policy=Policy.load(arguments.policy) if arguments.policy else None,
             build=Build(arguments.preset, arguments.simulate, arguments.device),
+            through=arguments.through,
             limit=arguments.limit,
             progress=tell,
         )

@@ -41,6 +41,15 @@ class LlamaConfig:
     bos: int
     eos: int
 
+    @staticmethod
+    def is_known(model: str | Path) -> bool:
+        """Whether a directory holds a model that this module runs."""
+        try:
+            LlamaConfig.load(model)
+        except (ValueError, KeyError):
+            return False
+        return True
+
     @classmethod
     def load(cls, model: str | Path) -> LlamaConfig:
         """Reads a model directory's `config.json`.

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from flexq.eval.llama import LlamaConfig
 from flexq.eval.simulate import Ids
 from flexq.eval.tokenizer import load_tokenizer
+
+LONGEST = 2048
+"""Positions of a window at most, whatever the model allows."""
 
 Batch = tuple[Ids, npt.NDArray[np.bool_]]
 
@@ -31,7 +33,7 @@ def load_text(path: str | Path, model: str | Path, limit: int | None = None) -> 
         OSError: for missing files.
         ValueError: if the file holds nothing to predict.
     """
-    path, config = Path(path), LlamaConfig.load(model)
+    path, (positions, start) = Path(path), context(model)
     content = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
         documents = [json.loads(line) for line in content.splitlines()]
@@ -39,11 +41,11 @@ def load_text(path: str | Path, model: str | Path, limit: int | None = None) -> 
             every = [document["ids"] for document in documents]
         else:
             encode = load_tokenizer(model).encode
-            every = [[config.bos, *encode(document["text"])] for document in documents]
-        windows = [ids[: config.positions] for ids in every]
+            every = [[start, *encode(document["text"])] for document in documents]
+        windows = [ids[:positions] for ids in every]
     else:
-        ids, step = load_tokenizer(model).encode(content), config.positions - 1
-        windows = [[config.bos, *ids[at : at + step]] for at in range(0, len(ids), step)]
+        ids, step = load_tokenizer(model).encode(content), positions - 1
+        windows = [[start, *ids[at : at + step]] for at in range(0, len(ids), step)]
     sequences = [np.array(window, np.int64) for window in windows if len(window) > 1]
     if not sequences:
         raise ValueError(f"{path}: no text to score")
@@ -51,6 +53,15 @@ def load_text(path: str | Path, model: str | Path, limit: int | None = None) -> 
         return sequences
     ends = np.cumsum([len(sequence) - 1 for sequence in sequences])
     return sequences[: int(np.searchsorted(ends, limit)) + 1]
+
+
+def context(model: str | Path) -> tuple[int, int]:
+    """The most positions of a model, by its `config.json`, and its start token."""
+    config = json.loads((Path(model) / "config.json").read_text())
+    config = config.get("text_config", config)
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or LONGEST
+    start = config.get("bos_token_id")
+    return min(positions, LONGEST), (start[0] if isinstance(start, list) else start or 0)
 
 
 def batches(sequences: list[Ids], tokens: int = 4096) -> list[Batch]:

@@ -49,7 +49,7 @@ class Variant:
     policy: Policy = field(default_factory=Policy)
     group_size: ActGroup = 128
     rule: str = "absmax32s"
-    scale_dtype: str = "float16"
+    scale_dtype: Literal["float16", "bfloat16", "pair"] = "float16"
     act_group: ActGroup = 128
 
     @classmethod
