@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 import flexq
 from flexq.eval.checkpoint import Tensor, Tensors, to_float32
 from flexq.eval.llama import HEAD, Linear, Llama, load_llama, table_name
@@ -147,9 +149,14 @@ def rounded_linear(w: Floats, act_bits: int, act_group: ActGroup) -> Linear:
 
 
 def packed_linear(q: flexq.QTensor, act_bits: int, act_group: ActGroup, device: str) -> Linear:
-    """The product of flexq with packed weights."""
+    """The product of flexq with packed weights; on a GPU with activations in float16."""
+    if device == "cpu":
+        return lambda x: flexq.matmul(x, q, act_bits=act_bits, act_group=act_group)
+    held = q.to(device)
 
     def linear(x: Floats) -> Floats:
-        return flexq.matmul(x, q, act_bits=act_bits, act_group=act_group, device=device)
+        half = x.astype(np.float16)
+        y = flexq.matmul(half, held, act_bits=act_bits, act_group=act_group, device=device)
+        return np.asarray(y, np.float32)
 
     return linear
