@@ -10,8 +10,8 @@ use std::slice;
 use flexq_core::format::Dtype;
 use flexq_core::select::{Candidate, Hints, Pattern, Preset, Rules};
 use flexq_core::{
-    ActivationBits, ActivationGroup, Cpu, Error, FloatRows, FloatRowsMut, FloatType, Group, MatmulOptions, QTensor, ScaleType,
-    Scheme, SharedBytes, Threads, layout,
+    ActivationBits, ActivationGroup, Cpu, Error, FloatRows, FloatRowsMut, FloatType, Group, MatmulOptions,
+    QTensor, ScaleType, Scheme, SharedBytes, Threads, layout,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -99,26 +99,27 @@ impl Kernel {
         let grid = |workers: u32| workers * self.cluster;
         // Whole tiles.
         let rounds = u64::from(tiles.div_ceil(most));
-        let mut launches = vec![(time(rounds * k_blocks), Hopper { grid: grid(most.min(tiles)), ..base })];
+        let mut launches =
+            vec![(time(rounds * k_blocks) + 1000, Hopper { grid: grid(most.min(tiles)), ..base })];
         // The K of the tiles of a last, partial round is shared out: to all, or to the same
         // number of workers for every tile, which leaves fewer sums to add.
         let (whole, rest) = (tiles / most, tiles % most);
         let units = u64::from(rest) * k_blocks;
         let shared = Hopper { split_tiles: rest, ..base };
-        let adding = 2500 + 25 * u64::from(self.rows);
+        let rows = u64::from(self.rows);
         if rest > 0 && units >= u64::from(most) {
             let each = u64::from(whole) * k_blocks + units.div_ceil(u64::from(most));
-            launches.push((time(each) + adding + 500, Hopper { grid: grid(most), ..shared }));
+            launches.push((time(each) + 4000 + 26 * rows, Hopper { grid: grid(most), ..shared }));
         }
         let workers = u64::from(most / rest.max(1) * rest).min(units) as u32;
         if whole == 0 && workers > rest {
             let each = units.div_ceil(u64::from(workers));
-            launches.push((time(each) + adding, Hopper { grid: grid(workers), ..shared }));
+            launches.push((time(each) + 3300 + 16 * rows, Hopper { grid: grid(workers), ..shared }));
         }
         // Two blocks share the K of a tile. Larger clusters do not fill the multiprocessors.
         if self.cluster == 1 && tiles * 2 <= most && k_blocks >= 2 {
             let launch = Hopper { splits: 2, grid: tiles * 2, ..base };
-            launches.push((time(k_blocks.div_ceil(2)) + 1000 + 6 * u64::from(self.rows), launch));
+            launches.push((time(k_blocks.div_ceil(2)) + 3000 + 8 * rows, launch));
         }
         launches
     }

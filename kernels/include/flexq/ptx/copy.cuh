@@ -74,6 +74,23 @@ __device__ __forceinline__ u32 fetch_increment(u32* p) {
   return old;
 }
 
+// The same by `n`.
+__device__ __forceinline__ u32 fetch_add(u32* p, u32 n) {
+  u32 old;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;"
+               : "=r"(old)
+               : "l"(p), "r"(n)
+               : "memory");
+  return old;
+}
+
+// A word that other blocks write; orders this thread's later reads after it.
+__device__ __forceinline__ u32 load_acquire(const u32* p) {
+  u32 v;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+  return v;
+}
+
 // Barrier among the blocks of a cluster (Hopper): shared memory written before it can be
 // read by the others after it.
 __device__ __forceinline__ void cluster_sync() {
