@@ -54,7 +54,7 @@ static KERNELS: [Kernel; 13] = [
     joint(Kind::Rows, 32, 10, 1, 370),
     joint(Kind::Rows, 64, 8, 1, 450),
     joint(Kind::Rows, 128, 6, 1, 660),
-    joint(Kind::Rows, 256, 4, 1, 1050),
+    joint(Kind::Rows, 256, 4, 1, 1100),
     joint(Kind::Blocks, 32, 10, 1, 390),
     joint(Kind::Blocks, 64, 8, 1, 490),
     joint(Kind::Blocks, 128, 6, 1, 790),
@@ -109,12 +109,12 @@ impl Kernel {
         let rows = u64::from(self.rows);
         if rest > 0 && units >= u64::from(most) {
             let each = u64::from(whole) * k_blocks + units.div_ceil(u64::from(most));
-            launches.push((time(each) + 4000 + 26 * rows, Hopper { grid: grid(most), ..shared }));
+            launches.push((time(each) + 5000 + 34 * rows, Hopper { grid: grid(most), ..shared }));
         }
         let workers = u64::from(most / rest.max(1) * rest).min(units) as u32;
         if whole == 0 && workers > rest {
             let each = units.div_ceil(u64::from(workers));
-            launches.push((time(each) + 3300 + 16 * rows, Hopper { grid: grid(workers), ..shared }));
+            launches.push((time(each) + 3400 + 31 * rows, Hopper { grid: grid(workers), ..shared }));
         }
         // Two blocks share the K of a tile. Larger clusters do not fill the multiprocessors.
         if self.cluster == 1 && tiles * 2 <= most && k_blocks >= 2 {
