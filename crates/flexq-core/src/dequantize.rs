@@ -10,6 +10,7 @@ use crate::layout;
 use crate::qtensor::QTensor;
 use crate::quantize::check_length;
 use crate::rows::FloatRowsMut;
+use crate::scheme::Scheme;
 use crate::threads::{Threads, for_each, for_each_with};
 
 /// Bytes of output that a thread writes at a time.
@@ -64,7 +65,7 @@ impl Cpu {
             return Err(Error::length("end of a range of rows, at most", w.rows(), rows.end));
         }
         let start = rows.start;
-        self.dequantize_where(w, rows.len(), |i| start + i, out, threads)
+        self.dequantize_where(&w.scheme(), Weights::new(w), rows.len(), |i| start + i, out, threads)
     }
 
     /// [`gather`] with these kernels.
@@ -81,7 +82,7 @@ impl Cpu {
         if let Some(&index) = indices.iter().find(|&&index| index >= w.rows()) {
             return Err(Error::length("index of a row, below", w.rows(), index));
         }
-        self.dequantize_where(w, indices.len(), |i| indices[i], out, threads)
+        self.dequantize_where(&w.scheme(), Weights::new(w), indices.len(), |i| indices[i], out, threads)
     }
 
     /// [`unpack_codes`] with these kernels.
@@ -106,10 +107,31 @@ impl Cpu {
         Ok(())
     }
 
+    /// Dequantizes as many rows as `out` has, on the calling thread, from bytes that belong to
+    /// no tensor.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when a buffer has the wrong size.
+    pub(crate) fn dequantize_bytes(
+        self,
+        scheme: &Scheme,
+        packed: &[u8],
+        scales: &[u8],
+        out: &mut FloatRowsMut<'_>,
+    ) -> Result<()> {
+        let (rows, columns) = (out.rows(), out.columns());
+        let (packed_bytes, scale_bytes) = layout::sizes(rows, columns, scheme.group)?;
+        check_length("bytes of packed codes", Some(packed_bytes), rows, columns, packed.len())?;
+        check_length("bytes of scales", Some(scale_bytes), rows, columns, scales.len())?;
+        let w = Weights { packed, scales, columns, group: scheme.group, scale_type: scheme.scale_type };
+        self.dequantize_where(scheme, w, rows, |i| i, out, Threads::ONE)
+    }
+
     /// Row `i` of `out` is row `row(i)` of `w`, which must exist.
     fn dequantize_where(
         self,
-        w: &QTensor,
+        scheme: &Scheme,
+        w: Weights<'_>,
         rows: usize,
         row: impl Fn(usize) -> usize + Sync,
         out: &mut FloatRowsMut<'_>,
@@ -118,24 +140,23 @@ impl Cpu {
         if out.rows() != rows {
             return Err(Error::length("rows of the output", rows, out.rows()));
         }
-        if out.columns() != w.columns() {
-            return Err(Error::length("columns of the output", w.columns(), out.columns()));
+        if out.columns() != w.columns {
+            return Err(Error::length("columns of the output", w.columns, out.columns()));
         }
-        if rows == 0 || w.columns() == 0 {
+        if rows == 0 || w.columns == 0 {
             return Ok(());
         }
         let dequantize_row = self.kernels().dequantize_row;
-        let (scheme, dtype) = (w.scheme(), out.dtype());
-        let weights = Weights::new(w);
-        let row_bytes = w.columns() * dtype.size();
+        let dtype = out.dtype();
+        let row_bytes = w.columns * dtype.size();
         let height = (CHUNK_BYTES / row_bytes).max(1);
         let chunks = out.bytes_mut().chunks_mut(height * row_bytes).enumerate();
         let way = Out::of(rows * row_bytes);
         for_each_with(threads, chunks, |scratch: &mut Scratch, (chunk, out)| {
             for (i, out) in out.chunks_exact_mut(row_bytes).enumerate() {
                 let n = row(chunk * height + i);
-                let (packed, scales) = (weights.packed_row(n), weights.scales_row(n));
-                dequantize_row(&scheme, packed, scales, dtype, out, way, scratch);
+                let (packed, scales) = (w.packed_row(n), w.scales_row(n));
+                dequantize_row(scheme, packed, scales, dtype, out, way, scratch);
             }
             way.finish();
         });

@@ -45,6 +45,11 @@ impl Temporary {
         write_all_at(&self.file, bytes, offset).map_err(|error| Error::io("write", &self.path, error))
     }
 
+    /// Makes what was written so far durable. Others may write meanwhile.
+    pub fn flush(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| Error::io("write", &self.path, error))
+    }
+
     /// Makes the bytes durable and gives the file its name.
     pub fn persist(self, target: &Path) -> Result<()> {
         self.file.sync_all().map_err(|error| Error::io("write", &self.path, error))?;

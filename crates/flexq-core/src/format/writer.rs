@@ -96,6 +96,12 @@ impl Writer {
         self.temporary.write_at(bytes, self.slots[id.0].start + offset as u64)
     }
 
+    /// Makes durable what was put to its place so far, while other threads go on: what is
+    /// left for [`Writer::finish`] then takes less time.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.temporary.flush()
+    }
+
     /// Writes the header, makes everything durable and gives the file its name.
     ///
     /// # Errors

@@ -3,11 +3,9 @@
 use std::mem;
 
 use super::queue::Buffers;
-use crate::bytes::SharedBytes;
-use crate::dequantize::dequantize_rows;
+use crate::backend::Cpu;
 use crate::dtype::FloatType;
 use crate::error::{Error, Result};
-use crate::qtensor::QTensor;
 use crate::quantize::{pack_codes, quantize_rows};
 use crate::rows::{FloatRows, FloatRowsMut};
 use crate::scheme::{ScaleType, Scheme};
@@ -63,9 +61,9 @@ impl Action {
                 quantize_rows(&source, &scheme, packed, scales)?;
             }
             &Self::Dequantize { dtype, columns, scheme } => {
-                let [packed, scales] = inputs.each_mut().map(|input| SharedBytes::from(mem::take(input)));
-                let w = QTensor::from_parts(vec![rows, columns], dtype, scheme, packed, scales)?;
-                dequantize_rows(&w, 0..rows, &mut FloatRowsMut::new(&mut outputs[0], dtype, rows, columns)?)?;
+                let [packed, scales] = inputs;
+                let mut floats = FloatRowsMut::new(&mut outputs[0], dtype, rows, columns)?;
+                Cpu::default().dequantize_bytes(&scheme, packed, scales, &mut floats)?;
             }
             &Self::PackCodes { columns } => pack_codes(&signed(&inputs[0]), rows, columns, &mut outputs[0])?,
             &Self::Repitch { columns } => repitch(rows, columns, &inputs[0], &mut outputs[0])?,

@@ -6,8 +6,9 @@
 //! written depend neither on the number of threads nor on their timing.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::action::Action;
 use super::progress::{Event, Progress};
@@ -19,6 +20,10 @@ use crate::format::{EntryId, Writer};
 /// Bytes read per chunk, if a row is not longer. A chunk and what is made of it fit a
 /// 2 MiB cache, and a system call is cheap beside them.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes after which the disk is given what was written, where the run ends with waiting
+/// for it.
+const FLUSH_BYTES: u64 = 64 << 20;
 
 /// Consecutive rows to read.
 #[derive(Clone)]
@@ -78,7 +83,7 @@ fn chunks(tasks: &[Task<'_>]) -> Vec<Chunk> {
     chunks
 }
 
-/// Does `tasks` on `threads` threads.
+/// Does `tasks` on `threads` threads; with `sync`, the disk writes meanwhile.
 ///
 /// # Errors
 /// The first failure; the file of `writer` is then incomplete.
@@ -86,6 +91,7 @@ pub(crate) fn run(
     tasks: &[Task<'_>],
     writer: &Writer,
     threads: usize,
+    sync: bool,
     progress: &dyn Progress,
 ) -> Result<()> {
     let chunks = chunks(tasks);
@@ -94,6 +100,8 @@ pub(crate) fn run(
         tasks,
         chunks: &chunks,
         next: AtomicUsize::new(0),
+        written: AtomicU64::new(0),
+        done: AtomicBool::new(false),
         pool: Pool::new(2 * threads),
         turnstiles: tasks.iter().map(|_| Turnstile::default()).collect(),
         writer,
@@ -101,10 +109,17 @@ pub(crate) fn run(
         failure: Mutex::new(None),
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|| work.run());
-        }
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work.run())).collect();
+        let flusher = sync.then(|| scope.spawn(|| work.flush()));
         work.run();
+        if let Some(flusher) = flusher {
+            for other in others {
+                // the pool stops the others; there is no result to look at
+                drop(other.join());
+            }
+            work.done.store(true, Ordering::Relaxed);
+            flusher.thread().unpark();
+        }
     });
     match work.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, error)) => Err(error),
@@ -116,6 +131,10 @@ struct Work<'a> {
     tasks: &'a [Task<'a>],
     chunks: &'a [Chunk],
     next: AtomicUsize,
+    /// Bytes put to their places.
+    written: AtomicU64,
+    /// No more will be.
+    done: AtomicBool,
     pool: Pool,
     turnstiles: Vec<Turnstile>,
     writer: &'a Writer,
@@ -137,6 +156,22 @@ impl Work<'_> {
             if let Err(error) = done {
                 return self.fail(number, error);
             }
+        }
+    }
+
+    /// Gives the disk what was written, again and again, until all is.
+    fn flush(&self) {
+        let mut flushed = 0;
+        while !self.done.load(Ordering::Relaxed) {
+            let written = self.written.load(Ordering::Relaxed);
+            if written - flushed < FLUSH_BYTES {
+                std::thread::park_timeout(Duration::from_millis(5));
+                continue;
+            }
+            if let Err(error) = self.writer.flush() {
+                return self.fail(usize::MAX, error);
+            }
+            flushed = written;
         }
     }
 
@@ -165,6 +200,7 @@ impl Work<'_> {
             .map_err(|error| error.in_tensor(&task.name).after_rows(chunk.first))?;
         for (output, buffer) in task.outputs.iter().zip(&buffers.outputs) {
             self.writer.place(output.id, chunk.first * output.row_bytes, buffer)?;
+            self.written.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         }
         match self.progress.report(Event::Bytes(bytes)) {
             ControlFlow::Continue(()) => Ok(()),

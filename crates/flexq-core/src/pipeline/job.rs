@@ -103,7 +103,7 @@ impl Job<'_> {
             } else {
                 tell(progress, Event::File { name: &file.name })?;
                 let writer = Writer::create(&target, file.plan.clone())?;
-                engine::run(&file.tasks, &writer, report.threads, progress)?;
+                engine::run(&file.tasks, &writer, report.threads, options.sync, progress)?;
                 if options.sync {
                     writer.finish()?;
                 } else {

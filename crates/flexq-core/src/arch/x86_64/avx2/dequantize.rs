@@ -6,7 +6,7 @@ use super::convert::store_16;
 use super::unpack::{BLOCK, unpack_32};
 use crate::arch::{Out, Scratch, scalar};
 use crate::dtype::FloatType;
-use crate::scheme::Scheme;
+use crate::scheme::{Group, ScaleType, Scheme};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dequantize_row(
@@ -19,9 +19,14 @@ pub(super) fn dequantize_row(
 ) {
     let columns = dst.len() / dtype.size();
     let width = scheme.scale_width(columns);
+    // a division for every scale would take longer than the rest
+    let shift = if scheme.group == Group::Row { usize::BITS - 1 } else { width.trailing_zeros() };
     let scale = |column: usize| {
-        let bits = scheme.scale_type.scale_at(scales, column / width);
-        _mm256_set1_ps(scheme.scale_type.from_bits(bits))
+        let bits = scheme.scale_type.scale_at(scales, column >> shift);
+        match scheme.scale_type {
+            ScaleType::F16 | ScaleType::Pair => _mm256_cvtph_ps(_mm_set1_epi16(bits.cast_signed())),
+            ScaleType::BF16 => _mm256_castsi256_ps(_mm256_set1_epi32(i32::from(bits) << 16)),
+        }
     };
     let whole = columns / 128;
     let blocks = packed.chunks_exact(BLOCK).zip(dst.chunks_exact_mut(128 * dtype.size()));
