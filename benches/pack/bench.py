@@ -20,6 +20,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,15 +52,33 @@ class Case:
         """Run once into `output`, which is removed again."""
         start = time.perf_counter()
         process = subprocess.Popen(self.command)
+        watch = threading.Thread(target=self.watch, args=(process.pid,))
+        watch.start()
         _, status, usage = os.wait4(process.pid, 0)
         self.seconds.append(time.perf_counter() - start)
+        watch.join()
         if status:
             raise SystemExit(f"{self.command} failed")
         self.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
-        self.peak_bytes = max(self.peak_bytes, usage.ru_maxrss * 1024)
         self.output_bytes = size(output)
         remove(output)
         os.sync()
+
+    def watch(self, pid: int) -> None:
+        """Note the most memory of a process while it lives.
+
+        Its resource usage would tell, but counts what it was forked from.
+        """
+        while True:
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+            except OSError:
+                return
+            fields = dict(line.split(":", 1) for line in status.splitlines())
+            if "VmHWM" not in fields:
+                return
+            self.peak_bytes = max(self.peak_bytes, int(fields["VmHWM"].split()[0]) * 1024)
+            time.sleep(0.01)
 
 
 def size(path: Path) -> int:
