@@ -2,7 +2,6 @@
 //! eight lanes multiplies four columns of eight rows with the same four activations.
 
 use std::arch::x86_64::*;
-use std::array::from_fn;
 use std::ops::Range;
 
 use super::dot::scales_8;
@@ -142,8 +141,11 @@ fn transpose(x: [__m256i; 8]) -> [__m256i; 8] {
         _mm256_unpacklo_epi64(ef2, gh2),
         _mm256_unpackhi_epi64(ef2, gh2),
     ];
-    from_fn(|i| {
-        let (x, y) = (upper[i % 4], lower[i % 4]);
-        if i < 4 { _mm256_permute2x128_si256::<0x20>(x, y) } else { _mm256_permute2x128_si256::<0x31>(x, y) }
-    })
+    // the same lanes of all rows meet: not in a closure, which would stay a call, see the module
+    let mut columns = x;
+    for i in 0..4 {
+        columns[i] = _mm256_permute2x128_si256::<0x20>(upper[i], lower[i]);
+        columns[4 + i] = _mm256_permute2x128_si256::<0x31>(upper[i], lower[i]);
+    }
+    columns
 }

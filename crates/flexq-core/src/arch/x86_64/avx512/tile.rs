@@ -22,10 +22,8 @@ pub(in crate::arch::x86_64) const SUMS: usize = LANES * LANES;
 
 /// Blocks of 128 columns in a panel.
 const DEPTH: usize = 4;
-/// The same for one block of activations: memory is read while the last columns are multiplied.
-const SHORT: usize = 1;
-/// How far ahead of the loads memory is asked for, in bytes.
-const AHEAD: usize = 1024;
+/// How far ahead of the loads memory is asked for, in bytes: a panel.
+const AHEAD: usize = BLOCK * DEPTH;
 /// Groups of sixteen weight rows in a panel that stays in L1.
 const GROUPS: usize = 2;
 /// Blocks of activations up to which such panels are best: they are read again for each.
@@ -70,7 +68,7 @@ pub(in crate::arch::x86_64) fn multiply(
     let columns = out.columns();
     let blocks = x.rows.div_ceil(LANES);
     let groups = columns.len().div_ceil(LANES);
-    let together = if blocks <= FEW_BLOCKS { GROUPS.min(groups) } else { groups };
+    let together = if blocks <= FEW_BLOCKS { blocks.min(GROUPS).min(groups) } else { groups };
     for first in (0..groups).step_by(together) {
         let start = columns.start + LANES * first;
         let panel = columns.start + LANES * first..columns.end.min(start + LANES * together);
@@ -94,9 +92,8 @@ fn multiply_panel(
     sums.resize(groups * blocks * SUMS);
     sums.fill(0.0);
     let depths = x.stride / ACTIVATION_GROUP;
-    let step = if blocks == 1 { SHORT } else { DEPTH };
-    for k in (0..depths).step_by(step) {
-        let depth = k..depths.min(k + step);
+    for k in (0..depths).step_by(DEPTH) {
+        let depth = k..depths.min(k + DEPTH);
         panel.resize(groups * depth.len() * 2 * TILE);
         scales.resize(groups * depth.len() * segments * LANES);
         let scales_of_group = depth.len() * segments * LANES;
