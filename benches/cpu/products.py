@@ -27,6 +27,8 @@ SHAPES = [(4096, 4096), (14336, 4096), (4096, 14336)]
 ROWS = [1, 2, 4, 8, 16, 64, 256, 512]
 # bytes of weights between two uses of the same copy
 COLD = 1 << 30
+# seconds between products
+PAUSE = 0.02
 # relative error of a product: 6-bit weights give 3 %, 8-bit activations less than 1 %
 TOLERANCE = 0.05
 
@@ -128,6 +130,8 @@ def measure(
         piece.sum()
         reads.append(piece.nbytes / (time.perf_counter() - start) / 1e9)
         for engine, m, run, _ in runs:
+            # the threads of OpenMP spin for a while after a product and would take turns with ours
+            time.sleep(PAUSE)
             start = time.perf_counter()
             run(next(turns) // len(candidates))
             times[engine.name, m].append(time.perf_counter() - start)
