@@ -157,7 +157,7 @@ fn descriptions() {
         (
             "scales of 32 bits",
             with("\"scale\":\"F16\"", "\"scale\":\"F32\""),
-            unknown("type of scales", "F32", "F16, BF16"),
+            unknown("type of scales", "F32", "F16, BF16, PAIR"),
         ),
         ("no rule", with("\"rule\":\"absmax32s\",", ""), schema("w", "missing field `rule`")),
         (
