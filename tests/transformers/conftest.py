@@ -13,7 +13,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     pytest.importorskip("transformers", reason="the transformers extra is not installed")
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
 logging.disable_progress_bar()
@@ -38,8 +37,6 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     # 384 columns in groups of 128 are three groups, which two processes cannot share
     "misaligned": ("Llama", {"intermediate_size": 384}),
 }
-
-TOKENS = torch.arange(14).view(2, 7)
 
 
 @pytest.fixture(scope="session")
@@ -80,21 +77,3 @@ def packed(
         return made[name, preset]
 
     return directory
-
-
-def logits(model: Any, tokens: torch.Tensor = TOKENS) -> torch.Tensor:
-    """What a model predicts, without gradients."""
-    with torch.no_grad():
-        return model(tokens).logits
-
-
-def exact(directory: Path) -> Any:
-    """The configuration of a packed model whose products take activations as they are."""
-    config = AutoConfig.from_pretrained(directory)
-    config.quantization_config["act_bits"] = 16
-    return config
-
-
-def load(directory: Path, **settings: Any) -> Any:
-    """A model from a directory, with its class chosen by transformers."""
-    return AutoModelForCausalLM.from_pretrained(directory, **settings)

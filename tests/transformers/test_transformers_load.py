@@ -20,9 +20,8 @@ from flexq.torch import (  # noqa: E402
 )
 from flexq.transformers import FlexQConfig  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+from tiny_models import TOKENS, exact, load, logits  # noqa: E402
 from transformers import AutoConfig  # noqa: E402
-
-from conftest import TOKENS, exact, load, logits  # noqa: E402  # isort: skip
 
 MODELS = ["llama", "tied", "mixtral", "qwen3_moe"]
 

@@ -14,9 +14,8 @@ from flexq.eval.score import score  # noqa: E402
 from flexq.eval.text import load_text  # noqa: E402
 from flexq.eval.variant import Build, Variant  # noqa: E402
 from flexq.policy import Policy  # noqa: E402
+from tiny_models import exact  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
-
-from conftest import exact  # noqa: E402  # isort: skip
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,7 @@ torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 pytest.importorskip("transformers", reason="the transformers extra is not installed")
 
 import flexq.transformers  # noqa: E402, F401
-
-from conftest import exact, load, logits  # noqa: E402  # isort: skip
+from tiny_models import exact, load, logits  # noqa: E402
 
 PROGRAM = Path(__file__).with_name("generate_distributed.py")
 
