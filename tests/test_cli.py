@@ -2,13 +2,16 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import checkpoints
 import flexq
 import numpy as np
 import pytest
-from conftest import Cli
+
+Cli = Callable[..., dict[str, Any]]
 
 LLAMA = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16",

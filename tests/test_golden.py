@@ -6,8 +6,8 @@ from pathlib import Path
 import flexq
 import numpy as np
 import pytest
-from conftest import ROOT
 
+ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 SPEC = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
 assert SPEC

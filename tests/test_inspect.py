@@ -1,15 +1,18 @@
 """`inspect` on anybody's checkpoint: what takes the bytes, and what dense packing would save."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import checkpoints
 import flexq
 import numpy as np
 import oracle
 import pytest
-from conftest import Cli
 from safetensors.numpy import save_file
+
+Cli = Callable[..., dict[str, Any]]
 
 N, K = 64, 256
 MODULES = [f"model.layers.{i}.mlp.{name}_proj" for i in range(2) for name in ("up", "down")]
