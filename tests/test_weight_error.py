@@ -7,9 +7,9 @@ from pathlib import Path
 import flexq
 import numpy as np
 import pytest
-from conftest import ROOT
 from flexq.eval.checkpoint import to_float32
 
+ROOT = Path(__file__).parent.parent
 Q6_K = runpy.run_path(str(ROOT / "benches/accuracy/q6_k.py"))
 SHARED = ROOT.parent / "shared/data"
 SOURCES = {
