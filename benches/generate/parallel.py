@@ -3,7 +3,8 @@
     python benches/generate/parallel.py --shape llama-30b --directory /dev/shm/packed
     torchrun --nproc-per-node 2 benches/generate/parallel.py --directory /dev/shm/packed
 
-The first writes the model and keeps its logits beside it, for the second to compare with.
+The first writes the model and keeps its logits beside it, for the second to compare with. There is
+no record of a run yet.
 """
 
 import argparse
