@@ -274,7 +274,9 @@ def test_numpy(m):
         # Hopper rounds the weights of a product of many 16-bit rows to half precision
         bound = 1e-3 if act_bits == 16 and m > 16 else 1e-5
         assert np.linalg.norm(y - cpu) < bound * np.linalg.norm(cpu)
-    assert np.array_equal(flexq.matmul(x, q, device="cuda"), flexq.matmul(x, q.to("cuda")))
+    on_gpu = flexq.matmul(x, q.to("cuda"))
+    for weight, device in ((q, "cuda"), (q.to("cuda"), "cuda"), (q.to("cuda"), "cuda:0")):
+        assert np.array_equal(flexq.matmul(x, weight, device=device), on_gpu)
     tile = flexq.matmul(x, q, device="cuda", act_bits=8, kernel="tile", out_dtype=np.float32)
     cpu = flexq.matmul(x, q, act_bits=8, out_dtype=np.float32)
     assert np.linalg.norm(tile - cpu) < 1e-5 * np.linalg.norm(cpu)
@@ -286,5 +288,7 @@ def test_wrong_arguments():
         flexq.matmul(np.ones((1, 128), np.float32), q)
     with pytest.raises(ValueError, match="expected 128, found 64"):
         flexq.matmul(np.ones((1, 64), np.float16), q)
+    with pytest.raises(ValueError, match="asked for cpu, but q is on cuda:0"):
+        flexq.matmul(np.ones((1, 128), np.float16), q, device="cpu")
     with pytest.raises(ValueError, match="GPU 99"):
         flexq.quantize(np.ones((64, 128), np.float32)).to("cuda:99")

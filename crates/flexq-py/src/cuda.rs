@@ -404,7 +404,7 @@ impl CudaTensor {
 
     /// The GPU, such as `"cuda:0"`.
     #[getter]
-    fn device(&self) -> String {
+    pub fn device(&self) -> String {
         format!("cuda:{}", self.codes.device().info().ordinal)
     }
 

@@ -22,8 +22,8 @@ use crate::tensor::PyQTensor;
 ///     out_dtype: type of the result; that of `x` by default.
 ///     dtype: what the elements of `x` are, where its own dtype does not say.
 ///     threads: how many may work; all of the machine by default. The result is the same.
-///     device: "cpu", "cuda" or "cuda:1"; where `q` is by default. A GPU takes float16 and
-///         bfloat16.
+///     device: "cpu", "cuda" or "cuda:1"; where `q` is by default, and nowhere else if that is a
+///         GPU. A GPU takes float16 and bfloat16.
 ///     kernel: on a GPU, the kernel to use instead of the one that flexq would choose, for
 ///         experiments: "small", "planes" (bit planes), "tile" or "hopper", and options
 ///         such as "small splits=2".
@@ -48,12 +48,10 @@ pub fn matmul<'py>(
     kernel: Option<&str>,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let q = match (q, device) {
-        (Weight::Gpu(q), None) => {
+        (Weight::Gpu(q), device) => {
+            require_place(device, &q.get().device())?;
             let (x, per_row) = (Floats::new(x, dtype.map(|dtype| dtype.0))?, is_row(act_group)?);
             return q.get().matmul(py, &x, act_bits, per_row, out, out_dtype.map(|dtype| dtype.0), kernel);
-        }
-        (Weight::Gpu(_), Some(_)) => {
-            return Err(PyValueError::new_err("device: q is on a GPU already"));
         }
         (Weight::Cpu(q), None | Some("cpu")) => q,
         (Weight::Cpu(q), Some(device)) => {
@@ -99,6 +97,15 @@ pub enum Weight<'py> {
     Cpu(Bound<'py, PyQTensor>),
     /// On a GPU.
     Gpu(Bound<'py, CudaTensor>),
+}
+
+/// A weight on a GPU is multiplied there: another device is an error.
+fn require_place(asked: Option<&str>, at: &str) -> PyResult<()> {
+    match asked {
+        None | Some("cuda") => Ok(()),
+        Some(asked) if asked == at => Ok(()),
+        Some(asked) => Err(PyValueError::new_err(format!("device: asked for {asked}, but q is on {at}"))),
+    }
 }
 
 fn is_row(group: GroupSize) -> PyResult<bool> {
