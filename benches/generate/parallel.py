@@ -3,12 +3,15 @@
     python benches/generate/parallel.py --shape llama-30b --directory /dev/shm/packed
     torchrun --nproc-per-node 2 benches/generate/parallel.py --directory /dev/shm/packed
 
-The first writes the model and keeps its logits beside it, for the second to compare with. There is
-no record of a run yet.
+The first writes the model and keeps its logits beside it, for the second to compare with. Sums
+that are added in another order differ in the last bits of bfloat16 and the layers amplify that, so
+the first also tells how far its own logits move when prompts are taken one at a time, which gives
+them other kernels. Without a GPU both run on the CPU, with a smaller `--shape` or fewer `--layers`.
 """
 
 import argparse
 import os
+import time
 from pathlib import Path
 
 import flexq.transformers  # noqa: F401
@@ -16,7 +19,23 @@ import torch
 from load import write
 from models import SHAPES
 from run import decode
+from torch import Tensor, distributed
 from transformers import AutoModelForCausalLM
+
+KEPT = "logits.pt"
+
+
+def difference(found: Tensor, expected: Tensor) -> str:
+    """How far logits are from others."""
+    error = (found - expected).norm() / expected.norm()
+    same = (found.argmax(-1) == expected.argmax(-1)).float().mean()
+    return f"relative difference {error:.2e}, same first choice {same:.1%}"
+
+
+@torch.no_grad()
+def logits(model, tokens: Tensor) -> Tensor:
+    """Of every token, on the CPU."""
+    return model(tokens).logits.float().cpu()
 
 
 def main() -> None:
@@ -26,36 +45,38 @@ def main() -> None:
     parser.add_argument("--layers", type=int)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--repeats", type=int, default=20)
     arguments = parser.parse_args()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    directory, device = arguments.directory, f"cuda:{rank}"
-    torch.cuda.set_device(device)
-    if world == 1:
-        if not directory.exists():
-            write(arguments.shape, directory, "cuda", arguments.layers)
-        model = AutoModelForCausalLM.from_pretrained(directory, device_map=device)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(directory, tp_plan="auto")
+    directory, kept = arguments.directory, arguments.directory / KEPT
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    device = f"cuda:{rank}" if kind == "cuda" else "cpu"
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    if not directory.exists():
+        write(arguments.shape, directory, device, arguments.layers)
+    start = time.perf_counter()
+    places = {"device_map": device} if world == 1 else {"tp_plan": "auto"}
+    model = AutoModelForCausalLM.from_pretrained(directory, **places)
+    if not rank:
+        print(f"loaded in {time.perf_counter() - start:.1f} s")
     tokens = torch.arange(64, device=device).view(2, 32)
-    with torch.no_grad():
-        logits = model(tokens).logits.float()
-    kept = directory / "logits.pt"
+    found = logits(model, tokens)
     if world == 1:
-        torch.save(logits.cpu(), kept)
-    results = [decode(model, batch, "cuda", 20, False, False) for batch in arguments.batch]
-    if rank:
-        return
+        torch.save(found, kept)
+        apart = torch.cat([logits(model, prompt) for prompt in tokens.split(1)])
+        print("one prompt at a time:", difference(apart, found))
+    elif not rank:
+        print(f"{world} processes beside one:", difference(found, torch.load(kept)))
+    for batch in arguments.batch:
+        result = decode(model, batch, kind, arguments.repeats, False, False)
+        if not rank:
+            step = f"{result['decode_s'] * 1e3:.2f} ms a step, graph {result['graph']}"
+            print(f"{world} x {kind}, batch {batch}: {step}")
+    if not rank and kind == "cuda":
+        print(f"peak {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the first")
     if world > 1:
-        alone = torch.load(kept)
-        error = (logits.cpu() - alone).norm() / alone.norm()
-        same = (logits.cpu().argmax(-1) == alone.argmax(-1)).float().mean()
-        print(f"difference of the logits {error:.2e}, same first choice {same:.1%}")
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    for batch, result in zip(arguments.batch, results, strict=True):
-        print(
-            f"{world} GPUs, batch {batch}: {result['decode_s'] * 1e3:.2f} ms a step, "
-            f"graph {result['graph']}, peak {peak:.2f} GiB on the first"
-        )
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

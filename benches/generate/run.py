@@ -50,7 +50,8 @@ def record(step):
             step()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
+        # thread_local: the thread that watches over NCCL asks the driver while this one records
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             step()
     except RuntimeError as error:
         torch.cuda.synchronize()

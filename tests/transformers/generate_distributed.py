@@ -5,6 +5,8 @@ import sys
 
 import flexq.transformers  # noqa: F401
 import torch
+from flexq.torch import FlexQLinear
+from flexq.torch.siblings import join
 from flexq.transformers import FlexQConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -24,7 +26,13 @@ try:
 except ValueError as error:
     print(error)
 else:
+    if "join" in options:
+        join(model, canonical=True)
+        layers = [module for module in model.modules() if isinstance(module, FlexQLinear)]
     with torch.no_grad():
         found = model(tokens).logits
+    if "join" in options:
+        # layers that part at the first call would be right and slow
+        assert sum(layer.siblings is not None for layer in layers) == 10
     if os.environ["RANK"] == "0":
         torch.save(found, result)

@@ -39,9 +39,12 @@ def run(directory, result, *options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "preset"), [("llama", "full"), ("mixtral", "linear")])
-def test_two_processes_equal_one(packed, tmp_path, name, preset):
-    output = run(packed(name, preset), tmp_path / "logits")
+@pytest.mark.parametrize(
+    ("name", "preset", "options"),
+    [("llama", "full", ()), ("llama", "linear", ("join",)), ("mixtral", "linear", ())],
+)
+def test_two_processes_equal_one(packed, tmp_path, name, preset, options):
+    output = run(packed(name, preset), tmp_path / "logits", *options)
     assert (tmp_path / "logits").exists(), output
     found = torch.load(tmp_path / "logits")
     expected = logits(load(packed(name, preset), config=exact(packed(name, preset))))

@@ -119,11 +119,11 @@ class PackedWeight(nn.Module):
                 # the parameters belong to another module too, which was here first
                 self._reordered[name] = cast("Any", packed).flexq_shape
                 continue
-            codes, scales = _local(packed), _local(scale)
+            codes, scales = local(packed), local(scale)
             whole = codes.shape[-1] == row_bytes(self._columns[name])
             columns = self._columns[name] if whole else codes.shape[-1] * 8 // 6
             shape = (*codes.shape[:-1], columns)
-            self._exchange(name, *cuda.to_device_order(codes, scales, shape, self.group_size))
+            self.exchange(name, *cuda.to_device_order(codes, scales, shape, self.group_size))
             cast("Any", self.packed(name)[0]).flexq_shape = self._reordered[name] = shape
             cuda.reserve_for(codes.device, shape[-2], columns, self.group_size, rows)
         return self
@@ -131,13 +131,13 @@ class PackedWeight(nn.Module):
     def _restore(self) -> None:
         for name in list(self._reordered):
             if self.packed(name)[0].dim() == 1:
-                self._exchange(name, *self.canonical(name))
+                self.exchange(name, *self.canonical(name))
             self._reordered.pop(name, None)
 
-    def _exchange(self, name: str, packed: Tensor, scale: Tensor) -> None:
+    def exchange(self, name: str, packed: Tensor, scale: Tensor) -> None:
         """Replaces the tensors of a weight, for every module that holds the same parameters."""
         old = self.packed(name)
-        if _local(old[0]) is not old[0]:
+        if local(old[0]) is not old[0]:
             # a part of a distributed tensor becomes a plain one
             self.assign(name, packed, scale, self._columns[name])
             return
@@ -172,7 +172,7 @@ class PackedWeight(nn.Module):
             self.prepare()
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that tensor parallelism may have split."""
     to_local = getattr(tensor, "to_local", None)
     return tensor if to_local is None else to_local()

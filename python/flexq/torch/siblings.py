@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from flexq.torch import cuda
 from flexq.torch.linear import FlexQLinear
+from flexq.torch.module import local
 
 FAMILIES = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of layers whose input is the same, in the order in which they are called."""
@@ -22,17 +23,19 @@ FAMILIES = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 class Siblings:
     """Layers joined to one weight.
 
-    The part of a later layer is used only for the very tensor that the first was called with;
-    for any other input the layers part, and multiply on their own from then on.
+    The part of a later layer is used only for the very tensor that the first was called with, or
+    another view of it; for any other input the layers part, and multiply on their own from then on.
     """
 
-    def __init__(self, members: list[FlexQLinear], packed: Tensor, scale: Tensor) -> None:
+    def __init__(
+        self, members: list[FlexQLinear], packed: Tensor, scale: Tensor, sizes: list[int]
+    ) -> None:
         self.members = members
         self.codes = [member.weight_packed for member in members]
         self.packed = packed
         self.scale = scale
-        self.sizes = [member.out_features for member in members]
-        biases: list[Tensor] = [m.bias for m in members if m.bias is not None]
+        self.sizes = sizes
+        biases: list[Tensor] = [local(m.bias) for m in members if m.bias is not None]
         self.bias = torch.cat(biases).detach() if biases else None
         for tensor in (self.packed, self.scale, self.bias):
             if tensor is not None:
@@ -48,7 +51,7 @@ class Siblings:
         is_replaced = (
             not torch.compiler.is_compiling() and layer.weight_packed is not self.codes[place]
         )
-        if is_replaced or (place and (ready is None or ready[0] is not x)):
+        if is_replaced or (place and (ready is None or not _is_same(ready[0], x))):
             self.part()
             return None
         if place == 0:
@@ -80,6 +83,14 @@ class Siblings:
         return type(None), ()
 
 
+def _is_same(found: Tensor, x: Tensor) -> bool:
+    """Whether two tensors are one, or views of all of it, as tensor parallelism passes inputs on."""
+    if found is x or torch.compiler.is_compiling():
+        return found is x
+    kinds = [(t.data_ptr(), t.shape, t.stride(), t.dtype) for t in (found, x)]
+    return kinds[0] == kinds[1]
+
+
 def join(model: nn.Module, *, canonical: bool = False) -> nn.Module:
     """Joins the layers of `FAMILIES` in every module of `model`, where they fit each other.
 
@@ -97,24 +108,27 @@ def join(model: nn.Module, *, canonical: bool = False) -> nn.Module:
 
 def _join(members: list[FlexQLinear], canonical: bool) -> None:
     kinds = {_kind(member) for member in members}
-    if len(kinds) > 1 or any(member.siblings or _is_partial(member) for member in members):
+    if len(kinds) > 1 or any(m.siblings or m.weight_packed.is_meta for m in members):
         return
-    weights = [member.packed("weight") for member in members]
-    rows = [member.out_features for member in members]
+    weights = [_local_weight(member) for member in members]
     if weights[0][0].dim() > 1 and canonical:
-        packed = torch.cat([codes.detach() for codes, _ in weights])
-        scale = torch.cat([scales.detach() for _, scales in weights])
+        rows = [len(codes) for codes, _ in weights]
+        packed = torch.cat([codes for codes, _ in weights])
+        scale = torch.cat([scales for _, scales in weights])
         parts = zip(packed.split(rows), scale.split(rows), strict=True)
-    elif weights[0][0].dim() == 1 and all(count % cuda.TILE_ROWS == 0 for count in rows):
+    elif weights[0][0].dim() == 1:
+        rows = [member.rows("weight")[0] for member in members]
+        if any(count % cuda.TILE_ROWS for count in rows):
+            return
         packed, scale = cuda.concatenate(weights, rows)
         sizes = [codes.numel() for codes, _ in weights]
         parts = zip(packed.split(sizes), (scales for _, scales in weights), strict=True)
     else:
         return
-    joined = Siblings(members, packed, scale)
-    for place, (member, (codes, scales)) in enumerate(zip(members, parts, strict=True)):
-        member.weight_packed.data = codes
-        member.weight_scale.data = scales.detach()
+    for member, (codes, scales) in zip(members, parts, strict=True):
+        member.exchange("weight", codes, scales)
+    joined = Siblings(members, packed, scale, rows)
+    for place, member in enumerate(members):
         member.siblings, member.place = joined, place
 
 
@@ -132,8 +146,7 @@ def _kind(member: FlexQLinear) -> tuple[Any, ...]:
     return (*settings, codes.device, codes.dim(), scales.dtype)
 
 
-def _is_partial(member: FlexQLinear) -> bool:
-    """Whether a layer has no memory, or one process's part of its weight."""
-    codes = member.packed("weight")[0]
-    whole = member.rows("weight") == (member.out_features,)
-    return codes.is_meta or type(codes.data) is not Tensor or not whole
+def _local_weight(member: FlexQLinear) -> tuple[Tensor, Tensor]:
+    """Codes and scales of a layer, or of this process's part of it."""
+    codes, scales = member.packed("weight")
+    return local(codes).detach(), local(scales).detach()
