@@ -84,7 +84,7 @@ class Siblings:
 
 
 def _is_same(found: Tensor, x: Tensor) -> bool:
-    """Whether two tensors are one, or views of all of it, as tensor parallelism passes inputs on."""
+    """Whether two tensors are one, or views of all of it, as tensor parallelism passes them."""
     if found is x or torch.compiler.is_compiling():
         return found is x
     kinds = [(t.data_ptr(), t.shape, t.stride(), t.dtype) for t in (found, x)]
