@@ -5,7 +5,8 @@
 Every round runs every engine once at every number of rows, each time with the next copy of its
 weight, so that no cache holds it and a change of the machine's speed hits all alike. Results
 are checked against the product in single precision before anything is timed. `--ggml` names a
-directory with ggml's shared libraries, see `ggml.py`; without it Q6_K is left out.
+directory with ggml's shared libraries, see `ggml.py`; without it Q6_K is left out. `FLEXQ_ISA=avx2`
+and a ggml built without more compare what processors without AVX-512 get.
 """
 
 import argparse
@@ -57,11 +58,12 @@ class Engine:
         self.name, self.nbytes, self.prepare = name, nbytes, prepare
 
 
-def engines(w: NDArray[np.float32], library: ggml.Ggml | None, threads: int) -> list[Engine]:
-    """All engines, each with its own copies of `w`."""
+def engines(
+    w: NDArray[np.float32], library: ggml.Ggml | None, threads: int, wanted: list[str]
+) -> list[Engine]:
+    """The wanted engines, each with its own copies of `w`."""
     copies = max(3, COLD // (w.size * 4))
     q = flexq.quantize(w)
-    theirs = [torch.from_numpy(w).to(torch.bfloat16) for _ in range(copies)]
 
     def flexq_engine(bits: int) -> Engine:
         ours = [
@@ -82,25 +84,37 @@ def engines(w: NDArray[np.float32], library: ggml.Ggml | None, threads: int) -> 
 
         return Engine(f"flexq A{bits}", q.nbytes, prepare)
 
-    def bf16(x: NDArray[np.float32]):
-        half = torch.from_numpy(x).to(torch.bfloat16)
-        out = [torch.empty(0)]
+    def torch_engine() -> Engine:
+        theirs = [torch.from_numpy(w).to(torch.bfloat16) for _ in range(copies)]
 
-        def run(copy: int) -> None:
-            out[0] = torch.nn.functional.linear(half, theirs[copy % copies])
+        def prepare(x: NDArray[np.float32]):
+            half = torch.from_numpy(x).to(torch.bfloat16)
+            out = [torch.empty(0)]
 
-        return run, lambda _: out[0].float().numpy()
+            def run(copy: int) -> None:
+                out[0] = torch.nn.functional.linear(half, theirs[copy % copies])
 
-    found = [flexq_engine(8), flexq_engine(16), Engine("torch bf16", w.size * 2, bf16)]
-    if library is not None:
+            return run, lambda _: out[0].float().numpy()
+
+        return Engine("torch bf16", w.size * 2, prepare)
+
+    def ggml_engine(library: ggml.Ggml) -> Engine:
         weights = ggml.Weights(library, w, copies)
 
-        def q6_k(x: NDArray[np.float32]):
+        def prepare(x: NDArray[np.float32]):
             product = ggml.Product(weights, x, threads)
             return product.run, product.result
 
-        found.append(Engine("ggml Q6_K", weights.nbytes, q6_k))
-    return found
+        return Engine("ggml Q6_K", weights.nbytes, prepare)
+
+    makers: dict[str, Callable[[], Engine]] = {
+        "flexq A8": lambda: flexq_engine(8),
+        "flexq A16": lambda: flexq_engine(16),
+        "torch bf16": torch_engine,
+    }
+    if library is not None:
+        makers["ggml Q6_K"] = lambda: ggml_engine(library)
+    return [make() for name, make in makers.items() if not wanted or name in wanted]
 
 
 def measure(
@@ -109,9 +123,9 @@ def measure(
     """Rows of the record for one shape."""
     rng = np.random.default_rng(n + k)
     w = rng.standard_normal((n, k), np.float32) * np.float32(0.02)
-    candidates = engines(w, library, options.threads)
+    candidates = engines(w, library, options.threads, options.engines)
     runs = []
-    for m in ROWS:
+    for m in options.rows:
         x = rng.standard_normal((m, k), np.float32)
         exact = x @ w.T
         for engine in candidates:
@@ -164,6 +178,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--ggml", type=Path, help="directory of libggml-base.so and libggml-cpu.so")
     parser.add_argument("--record", type=Path, help="CSV file to write")
+    parser.add_argument("--rows", type=lambda text: list(map(int, text.split(","))), default=ROWS)
+    parser.add_argument(
+        "--engines",
+        type=lambda text: text.split(","),
+        default=[],
+        help='those to run, as "flexq A8,ggml Q6_K"; all without it',
+    )
     parser.add_argument("--shapes", default=",".join(f"{n}x{k}" for n, k in SHAPES))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

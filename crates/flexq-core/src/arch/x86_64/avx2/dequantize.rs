@@ -29,7 +29,7 @@ pub(super) fn dequantize_row(
         }
     };
     let whole = columns / 128;
-    let blocks = packed.chunks_exact(BLOCK).zip(dst.chunks_exact_mut(128 * dtype.size()));
+    let blocks = packed.as_chunks::<BLOCK>().0.iter().zip(dst.chunks_exact_mut(128 * dtype.size()));
     for (b, (packed, dst)) in blocks.enumerate() {
         for i in 0..4 {
             let first = scale(128 * b + 32 * i);

@@ -3,11 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::convert::from_f32;
-use super::dot::scales_4;
 use super::memory::{load_f32, load_halves, store_f32};
-use super::panel::{ROWS, Rows};
-use super::stream::pad;
-use super::unpack::BLOCK;
+use super::panel::ROWS;
+use super::rows::{Rows, prefetch, scales_4};
+use super::unpack::{BLOCK, block};
 use crate::arch::{Buffer, MAX_STRIPE, Scratch, Stripe, Weights, scalar};
 
 /// Rows of activations up to which weights stream through registers.
@@ -63,7 +62,6 @@ fn multiply_segments<const V: usize>(w: &Weights<'_>, x: &[f32], out: &mut Strip
 fn multiply_rows<const V: usize, const M: usize>(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>) {
     let columns = out.columns();
     let stride = w.columns.next_multiple_of(128);
-    let whole = w.columns / 128;
     let mut y = [[0.0f32; MAX_STRIPE]; M];
     for (i, n) in columns.clone().enumerate() {
         let (packed, scales) = (w.packed_row(n), w.scales_row(n));
@@ -73,12 +71,8 @@ fn multiply_rows<const V: usize, const M: usize>(w: &Weights<'_>, x: &[f32], out
             for (m, row) in rows.iter_mut().enumerate() {
                 *row = &x[m * stride + 128 * b..][..128];
             }
-            if b < whole {
-                _mm_prefetch::<_MM_HINT_T0>(packed.as_ptr().wrapping_add(BLOCK * b + AHEAD).cast());
-                add_block::<V, M>(w, b, &packed[BLOCK * b..][..BLOCK], scales, rows, &mut sums);
-            } else {
-                add_block::<V, M>(w, b, &pad(&packed[BLOCK * b..]), scales, rows, &mut sums);
-            }
+            prefetch(packed, b, AHEAD, 0);
+            add_block::<V, M>(w, b, block(packed, b, &mut [0; BLOCK]), scales, rows, &mut sums);
         }
         for (y, sum) in y.iter_mut().zip(sums) {
             y[i] = sum_lanes(sum);
@@ -95,7 +89,7 @@ fn multiply_rows<const V: usize, const M: usize>(w: &Weights<'_>, x: &[f32], out
 fn add_block<const V: usize, const M: usize>(
     w: &Weights<'_>,
     b: usize,
-    packed: &[u8],
+    packed: &[u8; BLOCK],
     scales: &[u8],
     x: [&[f32]; M],
     sums: &mut [__m256; M],
@@ -126,7 +120,7 @@ fn add_block<const V: usize, const M: usize>(
 /// their four.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn signed_codes(block: &[u8], v: usize) -> [__m256; 4] {
+fn signed_codes(block: &[u8; BLOCK], v: usize) -> [__m256; 4] {
     let (packed, shift) =
         if v == 3 { (load_halves(block, 72, 80), 4) } else { (load_halves(block, 24 * v, 24 * v + 12), 0) };
     let s = shift;

@@ -15,10 +15,11 @@ mod memory;
 mod pack;
 mod panel;
 mod quantize;
+mod rows;
 mod search;
 mod stream;
 mod tile;
-mod unpack;
+pub(super) mod unpack;
 
 use crate::arch::{Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe, Weights, scalar};
 use crate::dtype::FloatType;
@@ -100,7 +101,7 @@ fn multiply_codes(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scra
     // SAFETY: the instructions are there, see above.
     unsafe {
         if x.rows <= stream::MAX_ROWS {
-            stream::multiply(w, x, out);
+            stream::multiply(w, x, out, scratch);
         } else {
             tile::multiply(w, x, out, scratch);
         }

@@ -4,10 +4,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::dot::scales_8;
-use super::memory::{store_32, store_f32};
-use super::stream::pad;
-use super::unpack::{BLOCK, unpack_32};
+use super::memory::{load_f32, store_32, store_f32};
+use super::rows::Rows;
+use super::unpack::{BLOCK, block, unpack_32};
 use crate::arch::Weights;
 
 /// Rows of a panel.
@@ -15,24 +14,12 @@ pub(super) const ROWS: usize = 16;
 /// Bytes of four columns of a panel.
 pub(super) const QUAD: usize = 4 * ROWS;
 
-/// The weight rows of a panel that begins at `n`; the last of `end` stands for those
-/// past it.
-#[derive(Clone, Copy)]
-pub(super) struct Rows {
-    pub n: usize,
-    pub end: usize,
-}
-
 impl Rows {
-    fn row(self, r: usize) -> usize {
-        (self.n + r).min(self.end - 1)
-    }
-
     /// Codes of columns `128 b + 32 i ..` of rows `8 h ..` of the panel: every vector holds
     /// four columns of eight rows.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn transposed(blocks: [&[u8]; 8], i: usize) -> [__m256i; 8] {
+    fn transposed(blocks: [&[u8; BLOCK]; 8], i: usize) -> [__m256i; 8] {
         let mut rows = [_mm256_setzero_si256(); 8];
         for (row, block) in rows.iter_mut().zip(blocks) {
             *row = unpack_32(block, i);
@@ -40,24 +27,18 @@ impl Rows {
         transpose(rows)
     }
 
-    /// Columns `128 b ..` of rows `8 h ..`; a last, shorter block is padded in `padded`.
+    /// Columns `128 b ..` of rows `8 h ..`.
     #[inline]
-    fn block<'a>(
+    fn blocks<'a>(
         self,
         w: &Weights<'a>,
         b: usize,
         h: usize,
         padded: &'a mut [[u8; BLOCK]; 8],
-    ) -> [&'a [u8]; 8] {
-        let mut blocks: [&[u8]; 8] = [&[]; 8];
-        for ((r, block), padded) in blocks.iter_mut().enumerate().zip(padded) {
-            let packed = &w.packed_row(self.row(8 * h + r))[BLOCK * b..];
-            *block = if packed.len() >= BLOCK {
-                &packed[..BLOCK]
-            } else {
-                *padded = pad(packed);
-                padded
-            };
+    ) -> [&'a [u8; BLOCK]; 8] {
+        let mut blocks = [&[0; BLOCK]; 8];
+        for ((r, rows), padded) in blocks.iter_mut().enumerate().zip(padded) {
+            *rows = block(w.packed_row(self.row(8 * h + r)), b, padded);
         }
         blocks
     }
@@ -68,7 +49,7 @@ impl Rows {
         for (b, panel) in blocks.zip(panel.chunks_exact_mut(32 * QUAD)) {
             for h in 0..2 {
                 let mut padded = [[0; BLOCK]; 8];
-                let packed = self.block(w, b, h, &mut padded);
+                let packed = self.blocks(w, b, h, &mut padded);
                 for i in 0..4 {
                     for (q, codes) in Self::transposed(packed, i).into_iter().enumerate() {
                         store_32(panel, (8 * i + q) * QUAD + 32 * h, codes);
@@ -81,16 +62,17 @@ impl Rows {
     /// Dequantizes block `b` of 128 columns into `panel`, `[128, 16 rows]`.
     #[target_feature(enable = "avx2,f16c")]
     pub fn dequantize(self, w: &Weights<'_>, b: usize, panel: &mut [f32]) {
-        let width = w.scale_width();
+        let segment = w.segment_width();
+        let mut scales = [0.0; 8 * ROWS];
+        let scales = &mut scales[..128 / segment * ROWS];
+        self.scales::<ROWS>(w, 128 * b / segment, segment, scales);
         for h in 0..2 {
             let mut padded = [[0; BLOCK]; 8];
-            let packed = self.block(w, b, h, &mut padded);
+            let packed = self.blocks(w, b, h, &mut padded);
             for i in 0..4 {
-                let first = self.scales(w, (128 * b + 32 * i) / width, h);
-                let second =
-                    if width < 32 { self.scales(w, (128 * b + 32 * i + 16) / width, h) } else { first };
                 for (q, codes) in Self::transposed(packed, i).into_iter().enumerate() {
-                    let scales = if q < 4 { first } else { second };
+                    let column = 32 * i + 4 * q;
+                    let scales = load_f32(scales, column / segment * ROWS + 8 * h);
                     let low = _mm256_set1_epi32(63);
                     let columns = [
                         _mm256_and_si256(codes, low),
@@ -101,22 +83,11 @@ impl Rows {
                     for (c, codes) in columns.into_iter().enumerate() {
                         let codes = _mm256_sub_epi32(codes, _mm256_set1_epi32(32));
                         let values = _mm256_mul_ps(_mm256_cvtepi32_ps(codes), scales);
-                        store_f32(panel, (32 * i + 4 * q + c) * ROWS + 8 * h, values);
+                        store_f32(panel, (column + c) * ROWS + 8 * h, values);
                     }
                 }
             }
         }
-    }
-
-    /// Scale `i` of rows `8 h ..`; the last one past the end.
-    #[inline]
-    #[target_feature(enable = "avx2,f16c")]
-    pub fn scales(self, w: &Weights<'_>, i: usize, h: usize) -> __m256 {
-        let mut bits = [0; 8];
-        for (r, bits) in bits.iter_mut().enumerate() {
-            *bits = w.scale_at(w.scales_row(self.row(8 * h + r)), i);
-        }
-        scales_8(w.scale_type, bits)
     }
 }
 

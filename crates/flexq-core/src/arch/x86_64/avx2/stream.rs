@@ -1,34 +1,35 @@
-//! Few rows of activations: weights pass through once, four rows side by side.
+//! Few rows of activations: weights pass through once, eight rows side by side.
 //!
-//! Every block of 128 columns of the four rows is unpacked in registers and multiplied
-//! with each row of activations; the four integer sums of a segment share a vector, in
+//! Every block of 128 columns of the eight rows is unpacked in registers and multiplied
+//! with each row of activations; the eight integer sums of a segment end in one vector, in
 //! which they are scaled and added from left to right as the definition asks.
 
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
 use super::convert::from_f32;
-use super::dot::{dot_two, scales_4, sum_halves, widen};
-use super::memory::load_codes;
-use super::unpack::{BLOCK, unpack_32};
-use crate::arch::{ACTIVATION_GROUP, MAX_STRIPE, QuantizedRows, Stripe, Weights};
+use super::dot::{dot_two, sum_halves, widen};
+use super::memory::{load_codes, load_f32, store_f32};
+use super::rows::{Rows, prefetch};
+use super::unpack::{BLOCK, block, unpack_32};
+use crate::arch::{ACTIVATION_GROUP, MAX_STRIPE, QuantizedRows, Scratch, Stripe, Weights};
 
 /// Rows of activations up to which this beats [`tile`](super::tile).
 pub(super) const MAX_ROWS: usize = 4;
 
 /// Weight rows side by side.
-const SIDE: usize = 4;
+const SIDE: usize = 8;
 
 /// How far ahead of the loads memory is asked for, in bytes.
 const AHEAD: usize = 1024;
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>) {
-    match w.segment_width() {
-        16 => multiply_segments::<1, 2>(w, x, out),
-        32 => multiply_segments::<1, 1>(w, x, out),
-        64 => multiply_segments::<2, 1>(w, x, out),
-        _ => multiply_segments::<4, 1>(w, x, out),
+pub(super) fn multiply(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
+    match x.segment {
+        16 => multiply_segments::<1, 2>(w, x, out, scratch),
+        32 => multiply_segments::<1, 1>(w, x, out, scratch),
+        64 => multiply_segments::<2, 1>(w, x, out, scratch),
+        _ => multiply_segments::<4, 1>(w, x, out, scratch),
     }
 }
 
@@ -38,13 +39,14 @@ fn multiply_segments<const V: usize, const S: usize>(
     w: &Weights<'_>,
     x: &QuantizedRows,
     out: &mut Stripe<'_>,
+    scratch: &mut Scratch,
 ) {
     match x.rows {
         0 => {}
-        1 => multiply_rows::<V, S, 1>(w, x, out),
-        2 => multiply_rows::<V, S, 2>(w, x, out),
-        3 => multiply_rows::<V, S, 3>(w, x, out),
-        _ => multiply_rows::<V, S, 4>(w, x, out),
+        1 => multiply_rows::<V, S, 1>(w, x, out, scratch),
+        2 => multiply_rows::<V, S, 2>(w, x, out, scratch),
+        3 => multiply_rows::<V, S, 3>(w, x, out, scratch),
+        _ => multiply_rows::<V, S, MAX_ROWS>(w, x, out, scratch),
     }
 }
 
@@ -53,43 +55,32 @@ fn multiply_rows<const V: usize, const S: usize, const M: usize>(
     w: &Weights<'_>,
     x: &QuantizedRows,
     out: &mut Stripe<'_>,
+    scratch: &mut Scratch,
 ) {
     let columns = out.columns();
+    let blocks = x.stride / ACTIVATION_GROUP;
+    let in_block = 4 / V * S * SIDE;
+    let scales = &mut scratch.scales;
+    scales.resize(blocks * in_block);
     let mut y = [[0.0f32; MAX_STRIPE]; M];
     for n in columns.clone().step_by(SIDE) {
-        let row = |r: usize| (n + r).min(columns.end - 1);
-        let packed: [&[u8]; SIDE] = from_fn(|r| w.packed_row(row(r)));
-        let scales: [&[u8]; SIDE] = from_fn(|r| w.scales_row(row(r)));
-        let mut sums = [_mm_setzero_ps(); M];
-        let whole = w.columns / 128;
-        for b in 0..whole {
-            for packed in packed {
-                _mm_prefetch::<_MM_HINT_T0>(packed.as_ptr().wrapping_add(BLOCK * b + AHEAD).cast());
+        let rows = Rows { n, end: columns.end };
+        let packed: [&[u8]; SIDE] = from_fn(|r| w.packed_row(rows.row(r)));
+        rows.scales::<SIDE>(w, 0, x.segment, scales);
+        let mut sums = [_mm256_setzero_ps(); M];
+        for (b, scales) in scales.chunks_exact(in_block).enumerate() {
+            for row in packed {
+                prefetch(row, b, AHEAD, (SIDE - 1) * row.len());
             }
-            let mut blocks = packed;
-            for block in &mut blocks {
-                *block = &block[BLOCK * b..][..BLOCK];
+            let mut padded = [[0; BLOCK]; SIDE];
+            let mut rows = [&[0; BLOCK]; SIDE];
+            for ((rows, row), padded) in rows.iter_mut().zip(packed).zip(&mut padded) {
+                *rows = block(row, b, padded);
             }
-            add_block::<V, S, M>(w, x, b, blocks, scales, &mut sums);
-        }
-        if !w.columns.is_multiple_of(128) {
-            let padded = packed.map(|packed| pad(&packed[BLOCK * whole..]));
-            add_block::<V, S, M>(
-                w,
-                x,
-                whole,
-                padded.each_ref().map(<[u8; BLOCK]>::as_slice),
-                scales,
-                &mut sums,
-            );
+            add_block::<V, S, M>(x, b, rows, scales, &mut sums);
         }
         for (y, sums) in y.iter_mut().zip(sums) {
-            let mut lanes = [0.0f32; SIDE];
-            // SAFETY: four lanes fit the array.
-            unsafe { _mm_storeu_ps(lanes.as_mut_ptr(), sums) };
-            let first = n - columns.start;
-            let count = SIDE.min(columns.end - n);
-            y[first..first + count].copy_from_slice(&lanes[..count]);
+            store_f32(y, n - columns.start, sums);
         }
     }
     let dtype = out.dtype();
@@ -98,62 +89,41 @@ fn multiply_rows<const V: usize, const S: usize, const M: usize>(
     }
 }
 
-/// A last, shorter block, padded to the length of a whole one. Activations are padded
-/// with zeros, so its codes do not matter.
-pub(super) fn pad(packed: &[u8]) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    block[..packed.len()].copy_from_slice(packed);
-    block
-}
-
+/// Adds the products of block `b`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_block<const V: usize, const S: usize, const M: usize>(
-    w: &Weights<'_>,
     x: &QuantizedRows,
     b: usize,
-    packed: [&[u8]; SIDE],
-    scales: [&[u8]; SIDE],
-    sums: &mut [__m128; M],
+    packed: [&[u8; BLOCK]; SIDE],
+    scales: &[f32],
+    sums: &mut [__m256; M],
 ) {
     let blocks = x.stride / ACTIVATION_GROUP;
     let segments = 4 / V * S;
-    let width = w.scale_width();
     let mut codes: [&[i8]; M] = [&[]; M];
     for (m, codes) in codes.iter_mut().enumerate() {
         *codes = &x.codes[m * x.stride + 128 * b..][..128];
     }
     for step in 0..4 / V {
         let mut dots = [[_mm256_setzero_si256(); SIDE]; M];
-        for r in 0..SIDE {
+        for (r, packed) in packed.iter().enumerate() {
             let mut unpacked = [_mm256_setzero_si256(); V];
             for (v, unpacked) in unpacked.iter_mut().enumerate() {
-                *unpacked = unpack_32(packed[r], step * V + v);
+                *unpacked = unpack_32(packed, step * V + v);
             }
-            for m in 0..M {
-                dots[m][r] = dot::<V>(unpacked, codes[m], step * V);
+            for (dots, codes) in dots.iter_mut().zip(codes) {
+                dots[r] = dot::<V>(unpacked, codes, step * V);
             }
         }
-        let mut sums_of_codes = [[_mm_setzero_si128(); M]; 2];
         for (m, dots) in dots.into_iter().enumerate() {
-            let [lower, upper] = sum_halves(dots);
-            sums_of_codes[0][m] = if S == 1 { _mm_add_epi32(lower, upper) } else { lower };
-            sums_of_codes[1][m] = upper;
-        }
-        for (i, sums_of_codes) in sums_of_codes.iter().enumerate().take(S) {
-            let s = step * S + i;
-            // past the end of a row, dots are zero and any scale does
-            let scale = (128 * b + 128 / segments * s) / width;
-            let mut bits = [0; SIDE];
-            for (bits, scales) in bits.iter_mut().zip(scales) {
-                *bits = w.scale_at(scales, scale);
-            }
-            let w_scales = scales_4(w.scale_type, bits);
-            for m in 0..M {
-                let offset = _mm_set1_epi32(x.offsets[(m * blocks + b) * segments + s]);
-                let dot = _mm_cvtepi32_ps(_mm_add_epi32(sums_of_codes[m], offset));
-                let scale = _mm_mul_ps(_mm_set1_ps(x.scales[m * blocks + b]), w_scales);
-                sums[m] = _mm_add_ps(sums[m], _mm_mul_ps(scale, dot));
+            for (i, total) in totals::<S>(dots).into_iter().enumerate() {
+                let s = step * S + i;
+                let offset = _mm256_set1_epi32(x.offsets[(m * blocks + b) * segments + s]);
+                let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(total, offset));
+                let scale =
+                    _mm256_mul_ps(_mm256_set1_ps(x.scales[m * blocks + b]), load_f32(scales, SIDE * s));
+                sums[m] = _mm256_add_ps(sums[m], _mm256_mul_ps(scale, dot));
             }
         }
     }
@@ -172,4 +142,19 @@ fn dot<const V: usize>(w: [__m256i; V], x: &[i8], first: usize) -> __m256i {
         sum = _mm256_add_epi32(sum, widen(dot_two([w[v], w[v + 1]], [at(v), at(v + 1)])));
     }
     sum
+}
+
+/// The sums of the lanes of eight vectors: of all lanes, or of the lower and of the upper ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn totals<const S: usize>(dots: [__m256i; SIDE]) -> [__m256i; S] {
+    let [a, b, c, d, e, f, g, h] = dots;
+    let (left, right) = (sum_halves([a, b, c, d]), sum_halves([e, f, g, h]));
+    let lower = _mm256_permute2x128_si256::<0x20>(left, right);
+    let upper = _mm256_permute2x128_si256::<0x31>(left, right);
+    let mut totals = [_mm256_add_epi32(lower, upper); S];
+    if S == 2 {
+        totals.copy_from_slice(&[lower, upper]);
+    }
+    totals
 }

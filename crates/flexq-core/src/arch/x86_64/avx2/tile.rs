@@ -9,8 +9,11 @@ use std::arch::x86_64::*;
 use super::convert::from_f32;
 use super::dot::{dot_two, widen};
 use super::memory::{load_32, load_f32, store_f32};
-use super::panel::{QUAD, ROWS, Rows};
+use super::panel::{QUAD, ROWS};
+use super::rows::Rows;
+use super::unpack::BLOCK;
 use crate::arch::{ACTIVATION_GROUP, QuantizedRows, Scratch, Stripe, Weights};
+use crate::layout::packed_row_bytes;
 
 /// Blocks of 128 columns in a panel.
 const BLOCKS: usize = 4;
@@ -19,7 +22,7 @@ const TOGETHER: usize = 4;
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn multiply(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
-    match w.segment_width() {
+    match x.segment {
         16 => multiply_segments::<1>(w, x, out, scratch),
         32 => multiply_segments::<2>(w, x, out, scratch),
         64 => multiply_segments::<4>(w, x, out, scratch),
@@ -36,6 +39,38 @@ struct Panel<'a> {
     codes: &'a [u8],
     /// `[segments, 16 rows]`.
     scales: &'a [f32],
+}
+
+/// Packed rows of the next panel, which are asked for a part at a time while this one is multiplied.
+struct Next {
+    start: *const u8,
+    row_bytes: usize,
+    part: usize,
+    parts: usize,
+}
+
+impl Next {
+    /// What follows `count` blocks from `first` on of rows that have `blocks`, in `parts`.
+    fn new(w: &Weights<'_>, rows: Rows, first: usize, count: usize, blocks: usize, parts: usize) -> Self {
+        let row_bytes = packed_row_bytes(w.columns);
+        let (row, block) = if first + count < blocks { (rows.n, first + count) } else { (rows.n + ROWS, 0) };
+        let start = w.packed.as_ptr().wrapping_add(row * row_bytes + BLOCK * block);
+        Self { start, row_bytes, part: 0, parts }
+    }
+
+    /// Asks for the next part.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn prefetch(&mut self) {
+        for row in self.part * ROWS / self.parts..(self.part + 1) * ROWS / self.parts {
+            for line in 0..=BLOCKS * BLOCK / 64 {
+                // an address that is not mapped does no harm
+                let at = self.start.wrapping_add(row * self.row_bytes + 64 * line);
+                _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            }
+        }
+        self.part += 1;
+    }
 }
 
 /// `H`: sixteens of columns per segment.
@@ -59,13 +94,10 @@ fn multiply_segments<const H: usize>(
         for first in (0..blocks).step_by(BLOCKS) {
             let count = BLOCKS.min(blocks - first);
             rows.unpack_codes(w, first..first + count, codes);
-            for s in 0..count * segments {
-                let scale = (128 * first + 16 * H * s) / w.scale_width();
-                for h in 0..2 {
-                    store_f32(scales, s * ROWS + 8 * h, rows.scales(w, scale, h));
-                }
-            }
+            rows.scales::<ROWS>(w, first * segments, x.segment, scales);
             let panel = Panel { first, blocks: count, codes, scales };
+            let parts = x.rows.div_ceil(TOGETHER) * count;
+            let mut next = Next::new(w, rows, first, count, blocks, parts);
             let mut m = 0;
             while m < x.rows {
                 // remainders are shared out: 3 + 2 rather than 4 + 1
@@ -73,10 +105,10 @@ fn multiply_segments<const H: usize>(
                 let height = left.div_ceil(left.div_ceil(TOGETHER));
                 let sums = &mut sums[m * ROWS..(m + height) * ROWS];
                 match height {
-                    1 => multiply_panel::<H, 1>(&panel, x, m, sums),
-                    2 => multiply_panel::<H, 2>(&panel, x, m, sums),
-                    3 => multiply_panel::<H, 3>(&panel, x, m, sums),
-                    _ => multiply_panel::<H, TOGETHER>(&panel, x, m, sums),
+                    1 => multiply_panel::<H, 1>(&panel, &mut next, x, m, sums),
+                    2 => multiply_panel::<H, 2>(&panel, &mut next, x, m, sums),
+                    3 => multiply_panel::<H, 3>(&panel, &mut next, x, m, sums),
+                    _ => multiply_panel::<H, TOGETHER>(&panel, &mut next, x, m, sums),
                 }
                 m += height;
             }
@@ -94,6 +126,7 @@ fn multiply_segments<const H: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 fn multiply_panel<const H: usize, const M: usize>(
     panel: &Panel<'_>,
+    next: &mut Next,
     x: &QuantizedRows,
     m: usize,
     sums: &mut [f32],
@@ -101,6 +134,7 @@ fn multiply_panel<const H: usize, const M: usize>(
     let blocks = x.stride / ACTIVATION_GROUP;
     let segments = 8 / H;
     for b in 0..panel.blocks {
+        next.prefetch();
         for s in 0..segments {
             let segment = (panel.first + b) * segments + s;
             let mut dots = [[_mm256_setzero_si256(); 2]; M];

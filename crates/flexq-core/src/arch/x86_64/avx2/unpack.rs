@@ -7,7 +7,7 @@ use super::memory::load_halves;
 use crate::arch::scalar;
 
 /// Bytes of 128 packed codes.
-pub(super) const BLOCK: usize = 96;
+pub(in crate::arch::x86_64) const BLOCK: usize = 96;
 
 /// Codes `32 i .. 32 i + 32` of a block of 128, as unsigned bytes in order; `i` is below 4.
 ///
@@ -18,7 +18,7 @@ pub(super) const BLOCK: usize = 96;
 /// four, left by 2 and 6 for the second and fourth.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn unpack_32(block: &[u8], i: usize) -> __m256i {
+pub(super) fn unpack_32(block: &[u8; BLOCK], i: usize) -> __m256i {
     // the last load begins four bytes early to end with the block
     let (packed, shift) =
         if i == 3 { (load_halves(block, 72, 80), 4) } else { (load_halves(block, 24 * i, 24 * i + 12), 0) };
@@ -59,6 +59,21 @@ fn multiply_low(x: __m256i, y: __m256i) -> __m256i {
     product
 }
 
+/// Block `b` of a packed row. A last, shorter one is padded in `padded`: activations are
+/// padded with zeros, so its codes do not matter.
+#[inline]
+pub(in crate::arch::x86_64) fn block<'a>(
+    row: &'a [u8],
+    b: usize,
+    padded: &'a mut [u8; BLOCK],
+) -> &'a [u8; BLOCK] {
+    let rest = &row[BLOCK * b..];
+    rest.first_chunk().unwrap_or_else(|| {
+        padded[..rest.len()].copy_from_slice(rest);
+        padded
+    })
+}
+
 /// A shuffle that puts the given ones of every three bytes into four; -1 leaves a zero.
 /// The bytes of the upper half begin at `shift`.
 #[inline]
@@ -85,13 +100,13 @@ fn spread(bytes: [i8; 4], shift: i8) -> __m256i {
 pub(super) fn unpack_row(packed: &[u8], codes: &mut [i8]) {
     let offset = _mm256_set1_epi8(32);
     let (blocks, tail) = codes.as_chunks_mut::<128>();
-    let whole = blocks.len();
-    for (block, codes) in packed.chunks_exact(BLOCK).zip(blocks) {
+    let (packed, packed_tail) = packed.split_at(BLOCK * blocks.len());
+    for (block, codes) in packed.as_chunks().0.iter().zip(blocks) {
         for (i, codes) in codes.chunks_exact_mut(32).enumerate() {
             let signed = _mm256_sub_epi8(unpack_32(block, i), offset);
             // SAFETY: the chunk has 32 bytes.
             unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), signed) };
         }
     }
-    scalar::unpack_row(&packed[BLOCK * whole..], tail);
+    scalar::unpack_row(packed_tail, tail);
 }

@@ -4,9 +4,7 @@ use std::arch::x86_64::*;
 
 use super::memory::store_codes;
 use crate::arch::scalar;
-
-/// Bytes of 128 packed codes.
-pub(super) const BLOCK: usize = 96;
+pub(super) use crate::arch::x86_64::avx2::unpack::{BLOCK, block};
 
 /// Codes `64 half ..` of a block of 128, as unsigned bytes in order.
 ///
@@ -31,17 +29,6 @@ pub(super) fn unpack_64(block: &[u8; BLOCK], half: usize) -> __m512i {
 fn sixes(start: i64) -> __m512i {
     let six = |i: i64| 0x0101_0101_0101 * (start + 6 * i) + 0x0504_0302_0100;
     _mm512_setr_epi64(six(0), six(1), six(2), six(3), six(4), six(5), six(6), six(7))
-}
-
-/// Block `b` of a packed row. A last, shorter one is padded in `padded`: activations are
-/// padded with zeros, so its codes do not matter.
-#[inline]
-pub(super) fn block<'a>(row: &'a [u8], b: usize, padded: &'a mut [u8; BLOCK]) -> &'a [u8; BLOCK] {
-    let rest = &row[BLOCK * b..];
-    rest.first_chunk().unwrap_or_else(|| {
-        padded[..rest.len()].copy_from_slice(rest);
-        padded
-    })
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
