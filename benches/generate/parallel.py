@@ -5,8 +5,7 @@
 
 The first writes the model and keeps its logits beside it, for the second to compare with. Sums
 that are added in another order differ in the last bits of bfloat16 and the layers amplify that, so
-the first also tells how far its own logits move when prompts are taken one at a time, which gives
-them other kernels. Without a GPU both run on the CPU, with a smaller `--shape` or fewer `--layers`.
+both also tell how far they are from the logits of the same weights in float32. Without a GPU both run on the CPU, with a smaller `--shape` or fewer `--layers`.
 """
 
 import argparse
@@ -46,6 +45,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     arguments = parser.parse_args()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     directory, kept = arguments.directory, arguments.directory / KEPT
@@ -55,6 +55,8 @@ def main() -> None:
         torch.cuda.set_device(device)
     if not directory.exists():
         write(arguments.shape, directory, device, arguments.layers)
+    if kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     places = {"device_map": device} if world == 1 else {"tp_plan": "auto"}
     model = AutoModelForCausalLM.from_pretrained(directory, **places)
@@ -62,19 +64,21 @@ def main() -> None:
         print(f"loaded in {time.perf_counter() - start:.1f} s")
     tokens = torch.arange(64, device=device).view(2, 32)
     found = logits(model, tokens)
-    if world == 1:
-        torch.save(found, kept)
-        apart = torch.cat([logits(model, prompt) for prompt in tokens.split(1)])
-        print("one prompt at a time:", difference(apart, found))
-    elif not rank:
-        print(f"{world} processes beside one:", difference(found, torch.load(kept)))
+    if world > 1 and not rank:
+        alone = torch.load(kept)
+        print(f"{world} processes beside one:", difference(found, alone[0]))
+        print(f"{world} processes beside float32:", difference(found, alone[1]))
     for batch in arguments.batch:
-        result = decode(model, batch, kind, arguments.repeats, False, False)
+        result = decode(model, batch, kind, arguments.repeats, False, arguments.profile)
         if not rank:
             step = f"{result['decode_s'] * 1e3:.2f} ms a step, graph {result['graph']}"
             print(f"{world} x {kind}, batch {batch}: {step}")
     if not rank and kind == "cuda":
         print(f"peak {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the first")
+    if world == 1:
+        exact = logits(model.float(), tokens)
+        print("one process beside float32:", difference(found, exact))
+        torch.save((found, exact), kept)
     if world > 1:
         distributed.destroy_process_group()
 

@@ -198,7 +198,13 @@ def select(
 
 def cuda_sizes(n: int, k: int, columns: int) -> tuple[int, int]: ...
 def cuda_workspace(
-    ordinal: int, w: _Weight, rows: int, x_type: int, act_bits: int, per_row: bool
+    ordinal: int,
+    w: _Weight,
+    rows: int,
+    x_type: int,
+    act_bits: int,
+    per_row: bool,
+    experts: int | None = None,
 ) -> tuple[int, int]: ...
 def cuda_choice(
     ordinal: int,

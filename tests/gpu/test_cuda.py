@@ -1,5 +1,7 @@
 """Products, reordering and lookups on a GPU against NumPy and float64."""
 
+from functools import cache
+
 import flexq
 import numpy as np
 import order
@@ -209,33 +211,53 @@ def test_no_rows():
     assert linear(w, torch.zeros(0, 128, device="cuda").half(), torch.float32).shape == (0, 64)
 
 
-@pytest.mark.parametrize("act_bits", [16, 8])
-def test_experts(act_bits):
-    experts, n, k = 5, 320, 640
-    weights = [Weight(n, k, 128) for _ in range(experts)]
+# many rows; one token's two experts; experts of more rows than a launch of few takes at once, some
+# without any; more experts than a warp has lanes; rows past the last end, which stay as they are
+ENDS = [
+    ([0, 3, 73, 74, 204], 204),
+    ([0, 0, 1, 1, 2, 2], 2),
+    ([0, 9, 9, 26, 26], 26),
+    ([i // 3 for i in range(40)], 13),
+    ([1, 1, 4], 6),
+]
+
+
+@cache
+def experts(n, k, group):
+    return [Weight(n, k, group) for _ in range(40)]
+
+
+@pytest.mark.parametrize(("ends", "rows"), ENDS, ids=["many", "one", "few", "experts", "others"])
+@pytest.mark.parametrize(("n", "k"), [(320, 640), (100, 172), (64, 14336)])
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize(("act_bits", "per_row"), [(16, False), (8, False), (8, True)])
+def test_experts(act_bits, per_row, group, n, k, ends, rows):
+    weights = experts(n, k, group)[: len(ends)]
     codes = torch.cat([w.codes for w in weights])
     scales = torch.cat([w.device_scales for w in weights])
-    ends = torch.tensor([0, 3, 73, 74, 204], dtype=torch.int32, device="cuda")
-    x = torch.randn(204, k, device="cuda").half()
-    values = x.double() if act_bits == 16 else quantized(x, 127, False)
-    parts = zip([0, *ends.tolist()[:-1]], ends.tolist(), weights, strict=True)
+    x = torch.randn(rows, k, device="cuda").half()
+    values = x.double() if act_bits == 16 else quantized(x, 127, per_row)
+    parts = zip([0, *ends[:-1]], ends, weights, strict=True)
     reference = torch.cat([values[a:b] @ w.dense().T for a, b, w in parts])
-    y = torch.full((204, n), torch.nan, device="cuda")
-    raw = (codes.data_ptr(), scales.data_ptr(), 0, n, k, 128)
-    size, _ = _flexq.cuda_workspace(0, raw, 204, 0, act_bits, False)
+    y = torch.full((rows, n), torch.nan, device="cuda")
+    raw = (codes.data_ptr(), scales.data_ptr(), 0, n, k, group)
+    size, _ = _flexq.cuda_workspace(0, raw, rows, 0, act_bits, per_row, len(ends))
     workspace = torch.zeros(size, dtype=torch.uint8, device="cuda")
-    _flexq.cuda_grouped_linear(
-        0,
-        stream(),
-        raw,
-        (ends.data_ptr(), experts),
-        (x.data_ptr(), 0, 204, k),
-        (y.data_ptr(), 2),
-        act_bits,
-        False,
-        (workspace.data_ptr(), size),
-    )
-    assert error(y, reference) < TOLERANCE[torch.float32]
+    on_gpu = torch.tensor(ends, dtype=torch.int32, device="cuda")
+    for _ in range(2):  # the workspace is as it was
+        _flexq.cuda_grouped_linear(
+            0,
+            stream(),
+            raw,
+            (on_gpu.data_ptr(), len(ends)),
+            (x.data_ptr(), 0, rows, k),
+            (y.data_ptr(), 2),
+            act_bits,
+            per_row,
+            (workspace.data_ptr(), size),
+        )
+    assert error(y[: ends[-1]], reference) < TOLERANCE[torch.float32]
+    assert y[ends[-1] :].isnan().all()
 
 
 def test_graph_capture():

@@ -122,10 +122,18 @@ def test_experts_equal_their_dense_form():
     weights, chosen = torch.randn(9, 4).softmax(-1).topk(2)
     expected = same(hidden, chosen, weights)
     torch.testing.assert_close(experts(hidden, chosen, weights), expected, rtol=1e-4, atol=1e-3)
-    # a number past the last expert belongs to another process
-    chosen[:, 1] = 4
-    weights[:, 1] = 0
-    expected = same(hidden, chosen[:, :1], weights[:, :1])
+
+
+def test_experts_of_another_process_count_nothing():
+    experts = FlexQExperts.from_experts(Experts(), act_bits=(16, 16))
+    same = experts.to_dense(torch.float32)
+    for name in experts.names():
+        packed, scale = experts.packed(name)
+        experts.assign(name, packed[:3].clone(), scale[:3].clone(), experts.columns(name))
+    hidden = torch.randn(9, 128)
+    weights, chosen = torch.randn(9, 4).softmax(-1).topk(2)
+    mine = torch.where(chosen < 3, weights, 0)
+    expected = same(hidden, chosen, mine)
     torch.testing.assert_close(experts(hidden, chosen, weights), expected, rtol=1e-4, atol=1e-3)
 
 

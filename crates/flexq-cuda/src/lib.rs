@@ -10,7 +10,7 @@
 //! | [`device`] | finding GPUs; per GPU, the primary context and its loaded kernels |
 //! | [`order`] | the order of weights that kernels read, as pure functions |
 //! | [`config`] | which kernel a problem gets, as a pure function |
-//! | [`linear`], [`prepare`] | checked launches |
+//! | [`linear`], [`grouped`], [`prepare`] | checked launches |
 //! | [`memory`] | owned device memory, for callers that have none |
 //!
 //! Weights are put into device order once, by [`prepare::repack`]; after that
@@ -20,6 +20,7 @@ pub mod config;
 pub mod device;
 mod driver;
 mod error;
+pub mod grouped;
 mod kernels;
 mod launch;
 pub mod linear;

@@ -1,10 +1,10 @@
-//! Products: `y [m, n] = x [m, k] w^T + bias`, dense or by expert.
+//! Products: `y [m, n] = x [m, k] w^T + bias`.
 
-use crate::config::{self, Activations, Config, Hopper, Problem, Tile};
+use crate::config::{self, Activations, Config, Hopper, Problem};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::launch::activations::{Quantize, quantize};
-use crate::launch::{address, blocks, hopper, size, small, tile};
+use crate::launch::{address, hopper, size, small, tile};
 use crate::order;
 use crate::prepare::Weight;
 use crate::types::{ActivationBits, Dtype};
@@ -68,17 +68,17 @@ impl Linear<'_> {
 }
 
 /// Where things are in the workspace, after the counters.
-struct Plan {
+pub(crate) struct Plan {
     /// Quantized activations, if any, and their scales.
-    codes: u64,
-    scales: u64,
-    scale_stride: usize,
-    partial: u64,
-    end: u64,
+    pub codes: u64,
+    pub scales: u64,
+    pub scale_stride: usize,
+    pub partial: u64,
+    pub end: u64,
 }
 
 impl Plan {
-    fn new(p: &Problem, partial_bytes: u64) -> Self {
+    pub fn new(p: &Problem, partial_bytes: u64) -> Self {
         let up = |bytes: u64| bytes.next_multiple_of(256);
         let (_, k_pad) = order::padded(p.n, p.k);
         let scale_stride = p.m.next_multiple_of(4);
@@ -96,7 +96,7 @@ impl Plan {
     }
 }
 
-fn problem(device: &Device, weight: &Weight, x: &Matrix, precision: Precision) -> Result<Problem> {
+pub(crate) fn problem(device: &Device, weight: &Weight, x: &Matrix, precision: Precision) -> Result<Problem> {
     let activations = match (precision.bits, x.dtype) {
         (_, Dtype::F32) => {
             return Err(Error::Size {
@@ -335,91 +335,4 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
             unsafe { hopper::run(device, stream, c, p.activations, &arguments) }
         }
     }
-}
-
-/// A product of rows sorted by expert with the weights of those experts.
-#[derive(Clone, Copy, Debug)]
-pub struct GroupedLinear<'a> {
-    /// The first expert's weight; the others follow it, each as long in codes and in scales.
-    pub weight: &'a Weight,
-    /// Number of experts.
-    pub experts: usize,
-    /// Address of `experts` int32 numbers on the GPU: where the rows of each expert end.
-    pub ends: u64,
-    /// Activations, `[m, k]`.
-    pub x: Matrix,
-    /// The result, `[m, n]`; rows past the last end are left alone.
-    pub y: (u64, Dtype),
-    /// How activations are multiplied.
-    pub precision: Precision,
-    /// At least [`workspace_bytes`].
-    pub workspace: Workspace,
-}
-
-/// Multiplies rows with the weights of their experts; the host need not know who has how many.
-///
-/// # Errors
-/// As for [`linear`].
-///
-/// # Safety
-/// As for [`linear`].
-pub unsafe fn grouped_linear(device: &Device, stream: u64, product: &GroupedLinear<'_>) -> Result<()> {
-    let p = problem(device, product.weight, &product.x, product.precision)?;
-    let (n, k) = product.weight.check()?;
-    let m = size("M", p.m)?;
-    if m == 0 || n == 0 || product.experts == 0 {
-        return Ok(());
-    }
-    let plan = Plan::new(&p, 0);
-    if plan.end > product.workspace.bytes {
-        let expected = format!("at least {} bytes", plan.end);
-        return Err(Error::Size { what: "workspace", expected, found: product.workspace.bytes });
-    }
-    let base = address("workspace", product.workspace.address, 256)?;
-    let x = address("activations", product.x.address, 2)?;
-    let (x, x_stride, x_scales) = match product.precision.bits.limit() {
-        None => (x, product.x.stride, 0),
-        Some(limit) => {
-            let arguments = Quantize {
-                x,
-                q: base + plan.codes,
-                scales: base + plan.scales,
-                m,
-                k,
-                x_stride: size("row stride", product.x.stride)?,
-                per_row: i32::from(product.precision.per_row),
-                limit,
-                x_type: product.x.dtype as i32,
-            };
-            // SAFETY: the caller's promise; the workspace holds codes and scales by the check above.
-            unsafe { quantize(device, stream, &arguments)? };
-            (base + plan.codes, order::padded(p.n, p.k).1, base + plan.scales)
-        }
-    };
-    let arguments = tile::Arguments {
-        weights: product.weight.codes,
-        scales: product.weight.scales,
-        x,
-        x_scales,
-        bias: 0,
-        y: address("output", product.y.0, 16)?,
-        partial: 0,
-        arrivals: base,
-        ends: address("ends", product.ends, 4)?,
-        weights_stride: order::weight_bytes(p.n, p.k) as u64,
-        scales_stride: order::scale_count(p.n, p.k, p.segment) as u64,
-        m,
-        n,
-        k,
-        x_stride: size("row stride", x_stride)?,
-        x_scale_stride: size("M", plan.scale_stride)?,
-        splits: 1,
-        split_blocks: size("K", p.k.div_ceil(order::TILE_COLUMNS))?,
-        scale_type: product.weight.scale_type as i32,
-        bias_type: Dtype::F32 as i32,
-        y_type: product.y.1 as i32,
-    };
-    let grid = blocks("experts", (p.n.div_ceil(Tile::COLUMNS) * product.experts) as u64, 1)?;
-    // SAFETY: the caller's promise.
-    unsafe { tile::run(device, stream, grid, p.activations, p.segment, &arguments) }
 }

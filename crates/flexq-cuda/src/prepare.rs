@@ -167,14 +167,13 @@ pub unsafe fn gather(
         scales: weight.scales,
         rows: address("rows", rows, 8)?,
         y: address("output", y, dtype.size())?,
-        count: size("count", count)?,
         n,
         k,
         segment: size("segment", weight.group.segment())?,
         scale_type: weight.scale_type as i32,
         y_type: dtype as i32,
     };
-    let grid = count.min(1 << 16) as u32;
+    let grid = blocks("rows", count as u64 * weight.k.div_ceil(256) as u64, 1)?;
     // SAFETY: the caller's promise.
     unsafe { run(device, grid, stream, &arguments) }
 }

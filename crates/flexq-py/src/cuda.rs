@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flexq_core::{FloatType, Group, QTensor};
 use flexq_cuda::device::{self, Device};
-use flexq_cuda::linear::{self, GroupedLinear, Linear, Matrix, Precision, Workspace};
+use flexq_cuda::grouped::{self, GroupedLinear};
+use flexq_cuda::linear::{self, Linear, Matrix, Precision, Workspace};
 use flexq_cuda::memory::Buffer;
 use flexq_cuda::prepare::{self, Canonical, Weight};
 use flexq_cuda::{ActivationBits, Dtype, ScaleType, order};
@@ -125,8 +126,10 @@ pub fn cuda_sizes(n: usize, k: usize, columns: usize) -> (usize, usize) {
     (order::weight_bytes(n, k), order::scale_count(n, k, group(columns).segment()))
 }
 
-/// Bytes of workspace for up to `rows` rows, and how many of them must be zero at first.
+/// Bytes of workspace for up to `rows` rows, and how many of them must be zero at first; of a
+/// product by expert, for exactly `rows`.
 #[pyfunction]
+#[pyo3(signature = (ordinal, w, rows, x_type, act_bits, per_row, experts=None))]
 pub fn cuda_workspace(
     ordinal: usize,
     w: RawWeight,
@@ -134,12 +137,16 @@ pub fn cuda_workspace(
     x_type: u8,
     act_bits: u8,
     per_row: bool,
+    experts: Option<usize>,
 ) -> PyResult<(u64, u64)> {
     let device = Device::get(ordinal).map_err(GpuError)?;
     let precision = Precision { bits: bits(act_bits)?, per_row };
-    let bytes =
-        linear::workspace_bytes(&device, &weight(w)?, rows, dtype(x_type)?, precision).map_err(GpuError)?;
-    Ok((bytes, linear::COUNTER_BYTES))
+    let (w, x) = (weight(w)?, dtype(x_type)?);
+    let bytes = match experts {
+        None => linear::workspace_bytes(&device, &w, rows, x, precision),
+        Some(experts) => grouped::workspace_bytes(&device, &w, experts, rows, x, precision),
+    };
+    Ok((bytes.map_err(GpuError)?, linear::COUNTER_BYTES))
 }
 
 /// The kernel a product gets, as text, and the bytes of workspace it needs.
@@ -261,7 +268,7 @@ pub fn cuda_grouped_linear(
         workspace: Workspace { address: workspace.0, bytes: workspace.1 },
     };
     // SAFETY: `flexq.torch` holds tensors of these sizes; see the module.
-    Ok(unsafe { linear::grouped_linear(&device, stream, &product) }.map_err(GpuError)?)
+    Ok(unsafe { grouped::grouped_linear(&device, stream, &product) }.map_err(GpuError)?)
 }
 
 /// A weight on a GPU, in the order kernels read; made by `QTensor.to("cuda")`.

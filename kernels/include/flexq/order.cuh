@@ -48,7 +48,7 @@ struct GatherArgs {
   const u16* scales;
   const i64* rows;    // [count]; a row outside [0, n) gives NaN
   void* y;            // [count][k]
-  i32 count, n, k, segment;
+  i32 n, k, segment;
   Dtype scale_type, y_type;
 };
 
@@ -178,22 +178,22 @@ __device__ __forceinline__ void dequantize(const DequantizeArgs& a) {
   }
 }
 
-// One block of threads per gathered row.
+// One thread per element of a gathered row: a single row, as a decoding step reads it, is a matter
+// of latency, so nothing waits in line.
 __device__ __forceinline__ void gather(const GatherArgs& a) {
   const int k_blocks = ceil_div(a.k, layout::kTileCols);
   const int n_pad = round_up(a.n, layout::kTileRows);
-  for (int i = blockIdx.x; i < a.count; i += gridDim.x) {
-    const i64 row = a.rows[i];
-    const bool inside = row >= 0 && row < a.n;
-    for (int col = threadIdx.x; col < a.k; col += blockDim.x) {
-      float v = __uint_as_float(0x7FC00000u);
-      if (inside) {
-        const u16 scale = a.scales[u64(col / a.segment) * n_pad + row];
-        v = float(code_at(a.weights, k_blocks, int(row), col)) * load16(scale, a.scale_type);
-      }
-      store_float(a.y, u64(i) * a.k + col, v, a.y_type);
-    }
+  const int row_blocks = ceil_div(a.k, int(blockDim.x));
+  const int i = blockIdx.x / row_blocks;
+  const int col = blockIdx.x % row_blocks * blockDim.x + threadIdx.x;
+  if (col >= a.k) return;
+  const i64 row = a.rows[i];
+  float v = __uint_as_float(0x7FC00000u);
+  if (row >= 0 && row < a.n) {
+    const u16 scale = a.scales[u64(col / a.segment) * n_pad + row];
+    v = float(code_at(a.weights, k_blocks, int(row), col)) * load16(scale, a.scale_type);
   }
+  store_float(a.y, u64(i) * a.k + col, v, a.y_type);
 }
 
 }  // namespace order

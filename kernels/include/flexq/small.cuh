@@ -54,8 +54,9 @@ __device__ __forceinline__ void finish(const SmallArgs& a, int row, int col, con
 }  // namespace small
 
 // `Policy` multiplies one K block and keeps a warp's sums: Float16, Int8 or Bits in small/.
+// This block of threads is number `index` of the `count` that share the product.
 template <class Policy, int warps>
-__device__ __forceinline__ void small_product(const SmallArgs& a) {
+__device__ __forceinline__ void small_product(const SmallArgs& a, int index, int count) {
   using namespace small;
   constexpr int segments = Policy::kSegments;
 
@@ -64,8 +65,8 @@ __device__ __forceinline__ void small_product(const SmallArgs& a) {
   const int g = lane / 4;
   const int k_blocks = ceil_div(a.k, layout::kTileCols);
   const int n_pad = round_up(a.n, layout::kTileRows);
-  const int group = blockIdx.x / a.splits, split = blockIdx.x % a.splits;
-  const int groups = gridDim.x / a.splits, all_strips = n_pad / layout::kBlockRows;
+  const int group = index / a.splits, split = index % a.splits;
+  const int groups = count / a.splits, all_strips = n_pad / layout::kBlockRows;
   const int strip0 = u32(group) * all_strips / groups;
   const int strips = u32(group + 1) * all_strips / groups - strip0;
   const int block0 = split * a.split_blocks;

@@ -47,9 +47,12 @@ def _workspace_bytes(
     x_type: int,
     act_bits: int,
     per_row: bool,
+    experts: int | None = None,
 ) -> int:
     # the addresses do not matter for the size
-    size, _ = _flexq.cuda_workspace(ordinal, (0, 0, 0, *shape), rows, x_type, act_bits, per_row)
+    size, _ = _flexq.cuda_workspace(
+        ordinal, (0, 0, 0, *shape), rows, x_type, act_bits, per_row, experts
+    )
     return size
 
 
@@ -73,10 +76,15 @@ def reserve_for(device: torch.device, rows: int, columns: int, group: int, most:
 
 
 def _workspace(
-    x: Tensor, shape: tuple[int, int, int], rows: int, act_bits: int, per_row: bool
+    x: Tensor,
+    shape: tuple[int, int, int],
+    rows: int,
+    act_bits: int,
+    per_row: bool,
+    experts: int | None = None,
 ) -> tuple[int, int]:
-    ordinal = x.device.index
-    size = _workspace_bytes(ordinal, shape, rows, dtype_number(x.dtype), act_bits, per_row)
+    ordinal, x_type = x.device.index, dtype_number(x.dtype)
+    size = _workspace_bytes(ordinal, shape, rows, x_type, act_bits, per_row, experts)
     workspace = reserve(x.device, size)
     return workspace.data_ptr(), workspace.numel()
 
@@ -234,7 +242,7 @@ def grouped_linear(
         (out.data_ptr(), dtype_number(out.dtype)),
         bits,
         per_row,
-        _workspace(x, (out_features, columns, group), rows, bits, per_row),
+        _workspace(x, (out_features, columns, group), rows, bits, per_row, experts),
     )
     return out
 

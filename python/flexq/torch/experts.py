@@ -46,6 +46,8 @@ class FlexQExperts(PackedWeight):
         super().__init__(scheme.group_size)
         gate_up, down = (getattr(experts, name) for name in self.WEIGHTS)
         self.num_experts, self.hidden_dim, self.intermediate_dim = down.shape
+        # expert parallelism makes `num_experts` that of one process
+        self._all_experts = self.num_experts
         self.act_fn: Callable[[Tensor], Tensor] = cast("Any", experts).act_fn
         self.act_bits = tuple(policy.parse(bits) for bits in act_bits)
         self.act_group = policy.parse_group(act_group)
@@ -83,20 +85,18 @@ class FlexQExperts(PackedWeight):
             `[T, H]` in the type of `hidden`.
         """
         tokens, top_k = chosen.shape
-        expert = chosen.reshape(-1)
-        order = expert.argsort(stable=True)
+        # as few small kernels as possible: for few tokens they would take longer than the products
+        expert, order = chosen.reshape(-1).sort(stable=True)
         experts, _ = self.rows("gate_up_proj")
-        numbers = torch.arange(experts, device=expert.device)
-        ends = (expert.unsqueeze(0) <= numbers.unsqueeze(1)).sum(1)
+        numbers = torch.arange(experts, device=expert.device, dtype=expert.dtype)
+        ends = torch.searchsorted(expert, numbers, right=True, out_int32=True)
         gate, up = self._grouped(hidden[order // top_k], ends, 0).chunk(2, dim=-1)
         out = self._grouped(self.act_fn(gate) * up, ends, 1)
-        # rows past the last expert of this process hold no result
-        mine = torch.arange(out.shape[0], device=out.device) < ends[-1]
-        out = out.where(mine.unsqueeze(-1), 0) * weights.reshape(-1)[order].unsqueeze(-1)
-        back = torch.empty_like(order).scatter_(
-            0, order, torch.arange(order.shape[0], device=order.device)
-        )
-        return out[back].view(tokens, top_k, -1).sum(dim=1).to(hidden.dtype)
+        if experts < self._all_experts:
+            # rows past the last expert of this process hold no result
+            out = out.where((expert < experts).unsqueeze(-1), 0)
+        out = torch.empty_like(out).index_copy_(0, order, out).view(tokens, top_k, -1)
+        return (out * weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
 
     def _grouped(self, x: Tensor, ends: Tensor, index: int) -> Tensor:
         name = self.WEIGHTS[index]

@@ -3,6 +3,7 @@
 //! [`choose`] turns a [`Problem`] into a [`Config`] that can be printed, compared in a test
 //! or replaced by hand. The constants come from the dated records in `benches/record/`.
 
+mod grouped;
 mod hopper;
 mod request;
 mod small;
@@ -10,6 +11,7 @@ mod tile;
 
 use std::fmt;
 
+pub use grouped::Grouped;
 pub use hopper::Hopper;
 pub(crate) use small::WARPS as SMALL_WARPS;
 pub use small::{Reduce, Small, SmallOptions};

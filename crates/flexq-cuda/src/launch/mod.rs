@@ -5,6 +5,7 @@ pub mod activations;
 pub mod hopper;
 pub mod order;
 pub mod small;
+pub mod small_grouped;
 pub mod tile;
 
 use std::ffi::c_void;

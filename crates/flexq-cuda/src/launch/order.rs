@@ -56,7 +56,6 @@ pub struct Gather {
     pub scales: u64,
     pub rows: u64,
     pub y: u64,
-    pub count: i32,
     pub n: i32,
     pub k: i32,
     pub segment: i32,
