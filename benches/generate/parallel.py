@@ -5,7 +5,8 @@
 
 The first writes the model and keeps its logits beside it, for the second to compare with. Sums
 that are added in another order differ in the last bits of bfloat16 and the layers amplify that, so
-both also tell how far they are from the logits of the same weights in float32. Without a GPU both run on the CPU, with a smaller `--shape` or fewer `--layers`.
+both also tell how far they are from the logits of the same weights with float32 activations.
+Without a GPU both run on the CPU, with a smaller `--shape` or fewer `--layers`.
 """
 
 import argparse
@@ -76,7 +77,9 @@ def main() -> None:
     if not rank and kind == "cuda":
         print(f"peak {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the first")
     if world == 1:
-        exact = logits(model.float(), tokens)
+        del model
+        exact = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **places)
+        exact = logits(exact, tokens)
         print("one process beside float32:", difference(found, exact))
         torch.save((found, exact), kept)
     if world > 1:
