@@ -23,7 +23,8 @@ ACTIVATIONS = {
     "w6a8row": Activations(8, group="row"),
     "auto": Activations(),
 }
-SYSTEMS = ("bf16", *(f"flexq-{name}" for name in ACTIVATIONS), "torchao-w8a8", "torchao-w8a16")
+OTHERS = ("torchao-w8a8", "torchao-w8a16", "bitsandbytes-w8a8")
+SYSTEMS = ("bf16", *(f"flexq-{name}" for name in ACTIVATIONS), *OTHERS)
 
 
 def skeleton(shape: str, layers: int | None = None, attention: str = "sdpa"):
@@ -89,4 +90,19 @@ def build(shape: str, system: str, device: str, layers: int | None = None, atten
             "w8a16": ao.Int8WeightOnlyConfig,
         }[precision]()
         ao.quantize_(model, config)
+    elif kind == "bitsandbytes":
+        quantize_bitsandbytes(model)
     return model.eval()
+
+
+def quantize_bitsandbytes(model) -> None:
+    """LLM.int8() without outliers in 16 bits, which random activations have none of."""
+    from bitsandbytes import nn
+
+    for name, dense in list(model.named_modules()):
+        if isinstance(dense, torch.nn.Linear) and name != "lm_head":
+            sizes = dense.in_features, dense.out_features
+            linear = nn.Linear8bitLt(*sizes, False, has_fp16_weights=False, device="meta")
+            weight = nn.Int8Params(dense.weight.cpu(), False, has_fp16_weights=False)
+            linear.weight = weight.to(dense.weight.device)
+            model.set_submodule(name, linear)

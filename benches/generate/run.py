@@ -6,7 +6,8 @@ Decode on a GPU is one step with a static cache of 128 + 1024 tokens, recorded a
 and replayed; on a CPU it is a step with the cache that transformers takes by itself, after a
 prompt of 128. Prefill runs without a cache. `--compile` compiles both with torch.compile, as
 `generate` does with a static cache. Weights are random: speed and memory do not depend on
-their values. A case whose step cannot be recorded is timed without a graph, and says so.
+their values; on a GPU `difference` is that of the timed logits from those of a plain call. A case
+whose step cannot be recorded is timed without a graph, and one that fails says why.
 `--profile` prints where the time of a decode step goes.
 """
 
@@ -22,6 +23,9 @@ from models import SHAPES, SYSTEMS, build
 from transformers import DynamicCache, StaticCache
 
 PROMPT, OUTPUT = 128, 1024
+TOLERANCE = 0.5
+"""Of logits: compiled models round in other places, layers of random weights amplify that, and a
+token may get another expert. Wrong products differ by more than 1."""
 
 
 def synchronize(device: str) -> None:
@@ -43,7 +47,10 @@ def median(call, device: str, repeats: int) -> float:
 
 
 def record(step):
-    """A call that replays `step` as a CUDA graph, or `step` itself where that fails."""
+    """A call that replays `step` as a CUDA graph, and the tensor it fills.
+
+    Where `step` cannot be recorded, `step` itself and what it gave.
+    """
     try:
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
@@ -52,12 +59,12 @@ def record(step):
         graph = torch.cuda.CUDAGraph()
         # thread_local: the thread that watches over NCCL asks the driver while this one records
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            step()
+            out = step()
     except RuntimeError as error:
         torch.cuda.synchronize()
-        print("no graph:", str(error).splitlines()[0])
-        return step
-    return graph.replay
+        print("no graph:", first_line(error))
+        return step, step()
+    return graph.replay, out
 
 
 def profile(call, steps: int = 5) -> None:
@@ -109,14 +116,29 @@ def decode(model, batch: int, device: str, repeats: int, compiled: bool, profile
     def step() -> torch.Tensor:
         return forward(token, past_key_values=cache, position_ids=position).logits
 
+    expected = model(token, past_key_values=cache, position_ids=position).logits
     for _ in range(2):
         step()
-    call = record(step) if device == "cuda" else step
-    call()
-    seconds = median(call, device, repeats)
+    call, result = step, {"graph": "no"}
+    if device == "cuda":
+        # a static cache, so every step gives the same
+        call, out = record(step)
+        if call is not step:
+            result["graph"] = "yes"
+            out.fill_(torch.nan)
+            call()
+        error = float((out - expected).norm() / expected.norm())
+        assert error < TOLERANCE, f"differs from a plain call by {error:.1e}"
+        result["difference"] = round(error, 4)
+    result["decode_s"] = median(call, device, repeats)
     if profiled:
         profile(call)
-    return {"graph": "no" if call is step else "yes", "decode_s": seconds}
+    return result
+
+
+def first_line(error: Exception) -> str:
+    """Kind and message of an error, without the explanations that follow."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def main() -> None:
@@ -147,19 +169,25 @@ def main() -> None:
             common = {"shape": shape, "system": system, "compiled": compiled}
             for batch in arguments.batch:
                 start = time.perf_counter()
-                result = decode(
-                    model, batch, device, arguments.repeats, compiled, arguments.profile
-                )
-                row = common | {"batch": batch} | result
-                row["decode_tok_s"] = round(batch / row["decode_s"], 2)
+                row = common | {"batch": batch}
+                try:
+                    row |= decode(
+                        model, batch, device, arguments.repeats, compiled, arguments.profile
+                    )
+                    row["decode_tok_s"] = round(batch / row["decode_s"], 2)
+                except Exception as error:
+                    row["error"] = first_line(error)
                 row["setup_s"] = round(time.perf_counter() - start, 1)
                 rows.append(row)
                 print(row, flush=True)
             if arguments.prompt:
                 start = time.perf_counter()
                 row = common | {"batch": 1, "prompt": arguments.prompt}
-                row |= prefill(model, arguments.prompt, device, arguments.repeats, compiled)
-                row["prefill_tok_s"] = round(arguments.prompt / row["prefill_s"], 1)
+                try:
+                    row |= prefill(model, arguments.prompt, device, arguments.repeats, compiled)
+                    row["prefill_tok_s"] = round(arguments.prompt / row["prefill_s"], 1)
+                except Exception as error:
+                    row["error"] = first_line(error)
                 row["setup_s"] = round(time.perf_counter() - start, 1)
                 rows.append(row)
                 print(row, flush=True)
