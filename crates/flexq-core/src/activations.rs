@@ -7,11 +7,9 @@
 //! for 6. Where `scale` is zero, the codes are 0. Where an element is NaN or infinite,
 //! the scale is NaN, so that every output of that row is NaN.
 
-use std::cell::Cell;
-
-use crate::arch::{ACTIVATION_GROUP, Kernels, LANES, Layout, QuantizedRows};
+use crate::arch::{ACTIVATION_GROUP, Blocks, Kernels, LANES, Layout, QuantizedRows};
 use crate::rows::FloatRows;
-use crate::threads::{Threads, for_each};
+use crate::threads::{Threads, for_each, for_each_with};
 
 /// The precision of activations in a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -65,109 +63,124 @@ pub(crate) fn quantize(
     threads: Threads,
     q: &mut QuantizedRows,
 ) {
-    let (stride, segment) = (x.columns().next_multiple_of(ACTIVATION_GROUP), rule.segment);
-    let (groups, segments) = (stride / ACTIVATION_GROUP, stride / segment);
-    let layout = (kernels.layout)(x.rows());
-    let lines = match layout {
-        Layout::Rows => x.rows(),
-        Layout::Blocks => x.rows().next_multiple_of(LANES),
-    };
-    (q.rows, q.stride, q.segment, q.layout) = (x.rows(), stride, segment, layout);
+    let stride = x.columns().next_multiple_of(ACTIVATION_GROUP);
+    let blocks = kernels.blocks.as_ref().filter(|blocks| x.rows() >= blocks.rows);
+    let lines = if blocks.is_some() { x.rows().next_multiple_of(LANES) } else { x.rows() };
+    (q.rows, q.stride, q.segment) = (x.rows(), stride, rule.segment);
+    q.layout = if blocks.is_some() { Layout::Blocks } else { Layout::Rows };
     q.codes.resize(lines * stride);
-    q.scales.resize(lines * groups);
-    q.offsets.resize(lines * segments);
-    let blocks = q.codes.chunks_mut(LANES * stride);
-    let blocks = blocks.zip(q.scales.chunks_mut(LANES * groups)).zip(q.offsets.chunks_mut(LANES * segments));
-    let blocks = blocks.zip(x.bytes().chunks(LANES * x.row_bytes()));
-    for_each(threads, blocks, |(((codes, scales), offsets), bytes)| {
-        let mut memory = MEMORY.take();
-        let Memory { floats, block, lane } = &mut memory;
-        lane.scales.resize(groups, 0.0);
-        lane.offsets.resize(segments, 0);
-        if layout == Layout::Blocks {
-            block.clear();
-            block.resize(LANES * stride, 0);
-            scales.fill(0.0);
-            offsets.fill(0);
+    q.scales.resize(lines * stride / ACTIVATION_GROUP);
+    let offsets = blocks.is_none_or(|blocks| blocks.offsets);
+    q.offsets.resize(if offsets { lines * stride / rule.segment } else { 0 });
+    match blocks {
+        None => quantize_rows(kernels, x, rule, threads, q),
+        Some(blocks) => {
+            let whole = scales_of_rows(kernels, x, rule, threads);
+            quantize_blocks(blocks, x, rule, &whole, threads, q);
         }
-        for (i, x_row) in bytes.chunks_exact(x.row_bytes()).enumerate() {
-            floats.resize(x.columns(), 0.0);
-            (kernels.to_f32)(x.dtype(), x_row, floats);
-            match layout {
-                Layout::Rows => quantize_row(
-                    kernels,
-                    floats,
-                    rule,
-                    &mut codes[i * stride..][..stride],
-                    &mut scales[i * groups..][..groups],
-                    &mut offsets[i * segments..][..segments],
-                ),
-                Layout::Blocks => {
-                    let codes = &mut block[i * stride..][..stride];
-                    quantize_row(kernels, floats, rule, codes, &mut lane.scales, &mut lane.offsets);
-                    for (scales, &scale) in scales.chunks_exact_mut(LANES).zip(&lane.scales) {
-                        scales[i] = scale;
-                    }
-                    for (offsets, &offset) in offsets.chunks_exact_mut(LANES).zip(&lane.offsets) {
-                        offsets[i] = offset;
-                    }
-                }
+    }
+}
+
+/// As rows: threads take some at a time.
+fn quantize_rows(kernels: &Kernels, x: &FloatRows<'_>, rule: Rule, threads: Threads, q: &mut QuantizedRows) {
+    const ROWS: usize = 16;
+    let (groups, segments) = (q.stride / ACTIVATION_GROUP, q.stride / rule.segment);
+    let rows = q.codes.chunks_mut(ROWS * q.stride);
+    let rows = rows.zip(q.scales.chunks_mut(ROWS * groups)).zip(q.offsets.chunks_mut(ROWS * segments));
+    let rows = rows.zip(x.bytes().chunks(ROWS * x.row_bytes()));
+    for_each_with(threads, rows, |floats: &mut Vec<f32>, (((codes, scales), offsets), bytes)| {
+        floats.resize(x.columns(), 0.0);
+        let rows = codes.chunks_exact_mut(q.stride).zip(scales.chunks_exact_mut(groups));
+        let rows = rows.zip(offsets.chunks_exact_mut(segments));
+        for (((codes, scales), offsets), bytes) in rows.zip(bytes.chunks_exact(x.row_bytes())) {
+            (kernels.to_f32)(x.dtype(), bytes, floats);
+            let whole = rule.scale_of_row(kernels, floats);
+            for (g, (scale, codes)) in scales.iter_mut().zip(codes.chunks_mut(ACTIVATION_GROUP)).enumerate() {
+                let floats = &floats[g * ACTIVATION_GROUP..];
+                let floats = &floats[..floats.len().min(ACTIVATION_GROUP)];
+                *scale = quantize_group(kernels, floats, rule, whole, codes);
+            }
+            for (offset, codes) in offsets.iter_mut().zip(codes.chunks_exact(rule.segment)) {
+                *offset = offset_of(codes);
             }
         }
-        if layout == Layout::Blocks {
-            (kernels.interleave)(block, stride, codes);
-        }
-        MEMORY.set(memory);
     });
 }
 
-/// What a thread quantizes in.
-#[derive(Default)]
-struct Memory {
-    floats: Vec<f32>,
-    /// Codes of [`LANES`] rows.
-    block: Vec<i8>,
-    lane: Lane,
+/// Codes of a block: 128 columns of [`LANES`] rows side by side.
+pub(crate) struct BlockCodes<'a> {
+    /// `[32, 16, 4]`
+    pub codes: &'a mut [i8],
+    /// `[16]`
+    pub scales: &'a mut [f32],
+    /// `[128 / segment, 16]`, or empty
+    pub offsets: &'a mut [i32],
 }
 
-/// Scales and offsets of one row of a block.
-#[derive(Default)]
-struct Lane {
-    scales: Vec<f32>,
-    offsets: Vec<i32>,
-}
-
-thread_local! {
-    static MEMORY: Cell<Memory> = Cell::default();
-}
-
-/// Codes of one row, padded with zeros; the scale of each 128 columns; the offset of each segment.
-fn quantize_row(
-    kernels: &Kernels,
-    x: &[f32],
+/// As blocks: threads take 128 columns of all rows at a time.
+fn quantize_blocks(
+    kernels: &Blocks,
+    x: &FloatRows<'_>,
     rule: Rule,
-    codes: &mut [i8],
-    scales: &mut [f32],
-    offsets: &mut [i32],
+    whole: &[f32],
+    threads: Threads,
+    q: &mut QuantizedRows,
 ) {
-    let width = match rule.group {
-        ActivationGroup::Columns => ACTIVATION_GROUP,
-        ActivationGroup::Row => codes.len(),
-    };
-    let limit = f32::from(rule.limit);
-    let groups = x.chunks(width).zip(codes.chunks_mut(width));
-    for ((x, codes), scales) in groups.zip(scales.chunks_mut(width / ACTIVATION_GROUP)) {
-        let scale = (kernels.abs_max)(x) / limit;
-        let (codes, padding) = codes.split_at_mut(x.len());
-        if scale > 0.0 {
-            (kernels.quantize_activations)(x, scale, limit, codes);
-        } else {
-            codes.fill(0);
+    const BLOCK: usize = LANES * ACTIVATION_GROUP;
+    let blocks = x.rows().div_ceil(LANES);
+    let offsets_of_block = LANES * ACTIVATION_GROUP / rule.segment;
+    let groups = q.codes.chunks_exact_mut(blocks * BLOCK).zip(q.scales.chunks_exact_mut(blocks * LANES));
+    let mut offsets = q.offsets.chunks_exact_mut(blocks * offsets_of_block);
+    let groups = groups.map(|group| (group, offsets.next().unwrap_or_default())).enumerate();
+    for_each(threads, groups, |(g, ((codes, scales), offsets))| {
+        let mut offsets = offsets.chunks_exact_mut(offsets_of_block);
+        let blocks = codes.chunks_exact_mut(BLOCK).zip(scales.chunks_exact_mut(LANES)).enumerate();
+        for (b, (codes, scales)) in blocks {
+            let offsets = offsets.next().unwrap_or_default();
+            let mut out = BlockCodes { codes, scales, offsets };
+            (kernels.quantize)(x, b * LANES, g * ACTIVATION_GROUP, rule, whole, &mut out);
         }
-        padding.fill(0);
-        scales.fill(scale);
+    });
+}
+
+/// The scale of every row where rows have one each, or else none.
+fn scales_of_rows(kernels: &Kernels, x: &FloatRows<'_>, rule: Rule, threads: Threads) -> Vec<f32> {
+    if rule.group == ActivationGroup::Columns {
+        return Vec::new();
     }
-    for (offset, codes) in offsets.iter_mut().zip(codes.chunks_exact(rule.segment)) {
-        *offset = -32 * codes.iter().map(|&code| i32::from(code)).sum::<i32>();
+    let mut scales = vec![0.0; x.rows()];
+    let rows = scales.iter_mut().zip(x.bytes().chunks_exact(x.row_bytes()));
+    for_each_with(threads, rows, |floats: &mut Vec<f32>, (scale, bytes)| {
+        floats.resize(x.columns(), 0.0);
+        (kernels.to_f32)(x.dtype(), bytes, floats);
+        *scale = (kernels.abs_max)(floats) / f32::from(rule.limit);
+    });
+    scales
+}
+
+impl Rule {
+    /// The scale of a whole row, if that is what is asked for.
+    fn scale_of_row(self, kernels: &Kernels, x: &[f32]) -> Option<f32> {
+        (self.group == ActivationGroup::Row).then(|| (kernels.abs_max)(x) / f32::from(self.limit))
     }
+}
+
+/// Codes of up to 128 columns, padded with zeros, and their scale, which is the row's if that is
+/// given.
+fn quantize_group(kernels: &Kernels, x: &[f32], rule: Rule, whole: Option<f32>, codes: &mut [i8]) -> f32 {
+    let limit = f32::from(rule.limit);
+    let scale = whole.unwrap_or_else(|| (kernels.abs_max)(x) / limit);
+    let (codes, padding) = codes.split_at_mut(x.len());
+    if scale > 0.0 {
+        (kernels.quantize_activations)(x, scale, limit, codes);
+    } else {
+        codes.fill(0);
+    }
+    padding.fill(0);
+    scale
+}
+
+/// What turns a dot product with codes stored as `q + 32` into one with `q`.
+pub(crate) fn offset_of(codes: &[i8]) -> i32 {
+    -32 * codes.iter().map(|&code| i32::from(code)).sum::<i32>()
 }

@@ -54,6 +54,12 @@ impl<'a> FloatRows<'a> {
         self.dtype
     }
 
+    /// Elements of row `m`.
+    pub(crate) fn row(&self, m: usize) -> &'a [u8] {
+        let bytes = self.row_bytes();
+        &self.bytes[m * bytes..][..bytes]
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -386,6 +386,28 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
 }
 
+/// More activations and columns than kernels keep in caches at a time.
+#[test]
+fn products_of_many_rows_and_columns() {
+    let (n, k) = (40, 2828);
+    let w: Vec<f32> = (0..n * k).map(|i| noise(2, i) as f32 / 2.0f32.powi(31) - 1.0).collect();
+    let w = encode(FloatType::BF16, &w);
+    let src = FloatRows::new(&w, FloatType::BF16, n, k).expect("sizes fit");
+    for group in [Group::Columns(128), Group::Columns(32), Group::Row] {
+        let scheme = Scheme { group, ..Scheme::default() };
+        let q = scalar().quantize(&src, &[n, k], &scheme, Threads::ONE).expect("finite");
+        for m in [130, 300] {
+            let x = activations(FloatType::F16, m, k, 3);
+            let options = MatmulOptions::default();
+            let expected = matmul(scalar(), &x, m, &q, options, FloatType::F16);
+            for cpu in others() {
+                let found = matmul(cpu, &x, m, &q, options, FloatType::F16);
+                assert!(found == expected, "{} {group:?} M={m}", cpu.isa());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_row_with_nan_gives_nan_and_harms_no_other() {
     let (n, k) = (20, 256);

@@ -15,9 +15,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use crate::activations::{BlockCodes, Rule};
 use crate::dtype::FloatType;
 use crate::error::{Error, Result};
 use crate::qtensor::QTensor;
+use crate::rows::FloatRows;
 use crate::scheme::{Group, ScaleType, Scheme};
 
 pub(crate) use buffer::Buffer;
@@ -211,8 +213,9 @@ pub(crate) enum Layout {
     /// Row after row.
     #[default]
     Rows,
-    /// Blocks of [`LANES`] rows side by side: four codes of each in turn, and one scale or
-    /// offset of each in turn. A last, smaller block is filled with rows of zeros.
+    /// 128 columns after 128 columns, each as blocks of [`LANES`] rows side by side: four codes
+    /// of each row in turn, and one scale or offset of each row in turn. A last, smaller block is
+    /// filled with rows of zeros.
     Blocks,
 }
 
@@ -228,13 +231,25 @@ pub(crate) struct QuantizedRows {
     /// Columns per offset: the [`segment_width`] of the weight.
     pub segment: usize,
     pub layout: Layout,
-    /// `[rows, stride]` or `[blocks, stride / 4, 16, 4]`, codes in -127..=127.
+    /// `[rows, stride]` or `[stride / 128, blocks, 32, 16, 4]`, codes in -127..=127.
     pub codes: Buffer<i8>,
-    /// `[rows, stride / 128]` or `[blocks, stride / 128, 16]`, the scale of each 128 columns.
+    /// `[rows, stride / 128]` or `[stride / 128, blocks, 16]`, the scale of each 128 columns.
     pub scales: Buffer<f32>,
-    /// `[rows, stride / segment]` or `[blocks, stride / segment, 16]`: -32 times the sum of the
+    /// `[rows, stride / segment]` or `[stride / 128, blocks, 128 / segment, 16]`: -32 times the sum of the
     /// codes of a segment, which turns a dot product with codes stored as `q + 32` into one with `q`.
+    /// Empty where kernels multiply with `q`.
     pub offsets: Buffer<i32>,
+}
+
+/// Kernels for [`Layout::Blocks`].
+pub(crate) struct Blocks {
+    /// The fewest rows that `multiply_codes` wants in that layout.
+    pub rows: usize,
+    /// Whether it wants offsets.
+    pub offsets: bool,
+    /// Quantizes a block, from a row and a column of the activations on; the numbers are the
+    /// scale of each row where rows have one each.
+    pub quantize: fn(&FloatRows<'_>, usize, usize, Rule, &[f32], &mut BlockCodes<'_>),
 }
 
 /// The functions of one instruction set. A table is reachable only through
@@ -255,10 +270,8 @@ pub(crate) struct Kernels {
     pub abs_max: fn(&[f32]) -> f32,
     /// `clamp(rne(x / scale), -limit, limit)`; the scale is positive.
     pub quantize_activations: fn(&[f32], f32, f32, &mut [i8]),
-    /// The layout that `multiply_codes` wants for this many rows.
-    pub layout: fn(usize) -> Layout,
-    /// Codes of [`LANES`] rows of the given length, row after row, side by side.
-    pub interleave: fn(&[i8], usize, &mut [i8]),
+    /// How activations are laid out side by side, if ever.
+    pub blocks: Option<Blocks>,
     /// Products of the stripe's weight rows with quantized activations.
     pub multiply_codes: fn(&Weights<'_>, &QuantizedRows, &mut Stripe<'_>, &mut Scratch),
     /// Activations `[M, K]`, `K` given, in the order that `multiply_floats` wants.

@@ -1,6 +1,6 @@
 //! Activations to codes.
 
-use crate::arch::{Buffer, LANES};
+use crate::arch::Buffer;
 
 /// The largest magnitude; NaN when an element is not finite.
 pub(in crate::arch) fn abs_max(x: &[f32]) -> f32 {
@@ -16,15 +16,6 @@ pub(in crate::arch) fn abs_max(x: &[f32]) -> f32 {
 pub(in crate::arch) fn quantize_activations(x: &[f32], scale: f32, limit: f32, codes: &mut [i8]) {
     for (code, &x) in codes.iter_mut().zip(x) {
         *code = (x / scale).round_ties_even().clamp(-limit, limit) as i8;
-    }
-}
-
-/// Four codes of each row in turn.
-pub(in crate::arch) fn interleave(rows: &[i8], stride: usize, block: &mut [i8]) {
-    for (quad, block) in block.chunks_exact_mut(4 * LANES).enumerate() {
-        for (row, lane) in rows.chunks_exact(stride).zip(block.as_chunks_mut::<4>().0) {
-            lane.copy_from_slice(&row[4 * quad..][..4]);
-        }
     }
 }
 

@@ -8,9 +8,9 @@ mod pair;
 mod quantize;
 mod scale;
 
-use super::{Kernels, Layout};
+use super::Kernels;
 
-pub(super) use activations::{abs_max, arrange_floats, interleave, quantize_activations};
+pub(super) use activations::{abs_max, arrange_floats, quantize_activations};
 pub(super) use convert::{from_f32, to_f32};
 pub(super) use pack::{dequantize_row, pack, pack_row, unpack_row};
 pub(super) use pair::quantize_row as quantize_row_of_pairs;
@@ -25,8 +25,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     to_f32,
     abs_max,
     quantize_activations,
-    layout: |_| Layout::Rows,
-    interleave,
+    blocks: None,
     multiply_codes: matmul::multiply_codes,
     arrange_floats,
     multiply_floats: matmul::multiply_floats,

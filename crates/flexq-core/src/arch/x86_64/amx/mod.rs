@@ -6,20 +6,20 @@ mod product;
 mod tiles;
 
 use super::avx512;
-use crate::arch::{Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights};
+use crate::arch::{Blocks, Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights};
 
 /// Rows of activations up to which AVX-512 streams weights as fast.
-const MAX_STREAMED: usize = 4;
+const MAX_STREAMED: usize = 1;
 
 pub(in crate::arch) fn is_available() -> bool {
     avx512::is_available() && detect::is_usable()
 }
 
-pub(in crate::arch) const KERNELS: Kernels = Kernels { layout, multiply_codes, ..avx512::KERNELS };
-
-fn layout(rows: usize) -> Layout {
-    if rows <= MAX_STREAMED { Layout::Rows } else { Layout::Blocks }
-}
+pub(in crate::arch) const KERNELS: Kernels = Kernels {
+    blocks: Some(Blocks { rows: MAX_STREAMED + 1, offsets: false, quantize: avx512::quantize_block }),
+    multiply_codes,
+    ..avx512::KERNELS
+};
 
 fn multiply_codes(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
     match x.layout {

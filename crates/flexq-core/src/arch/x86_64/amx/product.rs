@@ -1,184 +1,276 @@
-//! Panels times activations on tiles: 16 weight rows with 16 rows of activations and 64
-//! columns an instruction.
+//! Products on tiles: 16 weight rows with 16 rows of activations and 64 columns an instruction.
 //!
-//! While the tiles work on two segments, vectors scale the sums of the two before: step by
-//! step in turn, because either alone would leave the other's units idle.
+//! Weights are taken 32 rows and 128 columns at a time: unpacked into a panel that stays in L1,
+//! loaded into four tiles, and multiplied with every block of activations, each of which costs
+//! two loads, four multiplications and two stores of tiles. Three things go on side by side, in
+//! small pieces, because each alone would leave the units of the others idle: tiles multiply a
+//! block, vectors scale the sums of the block before the last, and the panel of the next 128
+//! columns is unpacked while memory is asked for those further on.
 
 use std::arch::x86_64::*;
+use std::array::from_fn;
+use std::ops::Range;
 
-use super::super::avx512::{self, Engine, Job, SUMS, TILE};
+use super::super::avx512::{BLOCK, Rows, SUMS, block, unpack_64, write};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, QuantizedRows, Scratch, Stripe, Weights};
 
-const ENGINE: Engine = Engine { width: 2, signed: true, multiply: multiply_job };
+/// Groups of sixteen weight rows in a panel.
+const GROUPS: usize = 2;
+/// Weight rows in a panel.
+const ROWS: usize = GROUPS * LANES;
+/// Bytes of a panel, `[groups, 2 halves of the columns, 16, 64]`.
+const PANEL: usize = ROWS * ACTIVATION_GROUP;
+/// Bytes of a tile.
+const TILE: usize = 1024;
+/// How far ahead of the loads memory is asked for, in bytes of each row.
+const AHEAD: usize = 192;
+/// Bytes of activations that stay in L2 while all weight rows of a stripe pass.
+const RESIDENT: usize = 512 << 10;
+/// Blocks of activations whose sums stay in L1 with a panel.
+const TOGETHER: usize = 8;
+/// Sums on their way from tiles to vectors: a tile's latency and the stores' pass meanwhile.
+const DELAY: usize = 2;
 
 /// # Safety
 /// The processor has AVX-512 and tiles, which the process may use.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,fma,f16c")]
 pub(super) unsafe fn multiply(
     w: &Weights<'_>,
     x: &QuantizedRows,
     out: &mut Stripe<'_>,
     scratch: &mut Scratch,
 ) {
+    let Scratch { panel, sums, scales, floats, .. } = scratch;
+    let columns = out.columns();
+    let blocks = x.rows.div_ceil(LANES);
+    let depths = x.stride / ACTIVATION_GROUP;
+    let resident = (RESIDENT / (blocks * LANES * ACTIVATION_GROUP)).clamp(1, depths);
+    let segments = ACTIVATION_GROUP / x.segment;
+    // those of all columns of a pass where other activations follow, or this one's and the next's
+    panel.resize(PANEL * if blocks > TOGETHER { resident } else { 2 });
+    let panels = panel.as_chunks_mut().0;
+    sums.resize(columns.len().div_ceil(ROWS) * GROUPS * blocks * SUMS);
+    sums.fill(0.0);
     // SAFETY: the caller's.
-    unsafe {
-        let _configured = Configured::new(x.segment.min(64) as u16);
-        avx512::multiply(w, x, out, scratch, ENGINE);
-    }
-}
-
-fn multiply_job(job: &mut Job<'_>) {
-    // SAFETY: `multiply` configured the tiles on a processor that has them and AVX-512.
-    unsafe {
-        match job.blocks - job.first {
-            1 => multiply_blocks::<1>(job),
-            _ => multiply_blocks::<2>(job),
-        }
-    }
-}
-
-/// Integer sums of two segments: two groups with two blocks.
-#[repr(C, align(64))]
-struct Dots([[[i32; SUMS]; 4]; 2]);
-
-/// Sums on their way: one or two groups from `group` on, one or two segments from `segment` on.
-#[derive(Clone, Copy)]
-struct Part {
-    group: usize,
-    groups: usize,
-    segment: usize,
-    segments: usize,
-}
-
-/// Quarters of a part that vectors scale in one go.
-const QUARTERS: usize = 4;
-
-/// # Safety
-/// Tiles are configured for the segment.
-#[target_feature(enable = "avx512f")]
-unsafe fn multiply_blocks<const B: usize>(job: &mut Job<'_>) {
-    let x = job.x;
-    let depth = job.depth.len();
-    let step = x.segment.min(64);
-    let segments = depth * ACTIVATION_GROUP / x.segment;
-    let tiles_of_group = depth * 2 * TILE;
-    let groups = job.panel.len() / tiles_of_group;
-    let mut dots = [const { Dots([[[0; SUMS]; 4]; 2]) }; 2];
-    let [mut current, mut previous] = dots.each_mut();
-    let mut waiting: Option<Part> = None;
-    for group in (0..groups).step_by(2) {
-        for segment in (0..segments).step_by(2) {
-            let part =
-                Part { group, groups: 2.min(groups - group), segment, segments: 2.min(segments - segment) };
-            let panel = &job.panel[group * tiles_of_group..][..part.groups * tiles_of_group];
-            let steps = part.segments * x.segment / step;
-            for i in 0..steps {
-                let column = segment * x.segment + i * step;
-                let start = (job.first * x.stride + job.depth.start * ACTIVATION_GROUP + column) * LANES;
-                let codes = &x.codes[start..][..(B - 1) * x.stride * LANES + step * LANES];
-                let w = &panel[column / 64 * TILE + column % 64..];
-                // SAFETY: the panel has tiles of so many groups, the codes those of B blocks.
+    let _configured = unsafe { Configured::new(x.segment.min(64) as u16) };
+    for first in (0..depths).step_by(resident) {
+        let depth = first..depths.min(first + resident);
+        let scales_of_group = depth.len() * segments * LANES;
+        scales.resize(GROUPS * scales_of_group);
+        for (n, sums) in columns.clone().step_by(ROWS).zip(sums.chunks_exact_mut(GROUPS * blocks * SUMS)) {
+            for (g, scales) in scales.chunks_exact_mut(scales_of_group).enumerate() {
+                let rows = Rows { n: n + g * LANES, end: columns.end };
+                rows.scales(w, first * segments, x.segment, scales);
+            }
+            let rows = Rows { n, end: columns.end };
+            let job = Job { x, packed: from_fn(|r| w.packed_row(rows.row(r))), scales, blocks };
+            for first in (0..blocks).step_by(TOGETHER) {
+                let pass = Pass {
+                    depth: depth.clone(),
+                    blocks: first..blocks.min(first + TOGETHER),
+                    unpack: first == 0,
+                };
+                // SAFETY: tiles are configured for the segment.
                 unsafe {
-                    if (i * step).is_multiple_of(x.segment) {
-                        tiles::clear();
+                    match x.segment {
+                        128 => job.multiply::<1>(&pass, panels, sums),
+                        _ => job.multiply::<2>(&pass, panels, sums),
                     }
-                    let (x, x_next) = (codes.as_ptr(), x.stride * LANES);
-                    match part.groups {
-                        1 => tiles::multiply::<1, B>(w.as_ptr(), 0, x, x_next),
-                        _ => tiles::multiply::<2, B>(w.as_ptr(), tiles_of_group, x, x_next),
-                    }
-                }
-                if let Some(part) = waiting {
-                    for quarter in i * QUARTERS / steps..(i + 1) * QUARTERS / steps {
-                        add_quarter::<B>(job, part, segments, quarter, previous);
-                    }
-                }
-                if ((i + 1) * step).is_multiple_of(x.segment) {
-                    // SAFETY: tiles are configured.
-                    unsafe { store(&mut current.0[i * step / x.segment]) };
                 }
             }
-            waiting = Some(part);
-            (current, previous) = (previous, current);
         }
     }
-    if let Some(part) = waiting {
-        for quarter in 0..QUARTERS {
-            add_quarter::<B>(job, part, segments, quarter, previous);
+    write(out, columns, sums, floats);
+}
+
+/// 32 weight rows with all activations.
+struct Job<'a> {
+    x: &'a QuantizedRows,
+    packed: [&'a [u8]; ROWS],
+    /// `[groups, segments, 16]`, the weight's scales.
+    scales: &'a [f32],
+    /// Blocks of activations.
+    blocks: usize,
+}
+
+/// Some columns with some blocks of activations.
+struct Pass {
+    /// Blocks of 128 columns.
+    depth: Range<usize>,
+    blocks: Range<usize>,
+    /// Whether panels are to be unpacked, or are there already.
+    unpack: bool,
+}
+
+/// Integer sums of one or two segments of two groups with a block.
+#[repr(C, align(64))]
+struct Dots<const S: usize>([[[i32; SUMS]; GROUPS]; S]);
+
+/// Where sums on their way belong.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    block: usize,
+    /// Index of the activations' scales.
+    x_scales: usize,
+    /// First of its segments among those with scales.
+    segment: usize,
+}
+
+impl Job<'_> {
+    /// Adds the products of columns `128 depth ..` with some blocks of activations to the sums
+    /// `[groups, blocks]`. `S` segments are multiplied in two steps: one of 128 columns, or two of
+    /// at most 64.
+    ///
+    /// # Safety
+    /// Tiles are configured for the segment.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    unsafe fn multiply<const S: usize>(&self, pass: &Pass, panels: &mut [[u8; PANEL]], sums: &mut [f32]) {
+        let (x, depth) = (self.x, &pass.depth);
+        let step = x.segment.min(64);
+        let pairs = ACTIVATION_GROUP / (2 * step);
+        // rows of the next panel that are unpacked with each block of activations
+        let share = ROWS.div_ceil(pairs * pass.blocks.len());
+        let mut dots: [Dots<S>; DELAY + 1] = [const { Dots([[[0; SUMS]; GROUPS]; S]) }; DELAY + 1];
+        let mut parts = [Part::default(); DELAY + 1];
+        let mut steps = 0;
+        let slots = panels.len();
+        if pass.unpack {
+            self.unpack(0..ROWS, depth.start, self.ahead(depth, depth.start), &mut panels[0]);
+        }
+        for d in depth.clone() {
+            let slot_of = |d: usize| (d - depth.start) % slots;
+            let ahead = self.ahead(depth, d + 1);
+            let mut unpacked = if pass.unpack && d + 1 < depth.end { 0 } else { ROWS };
+            for pair in 0..pairs {
+                let first = 2 * pair * step;
+                for (group, column) in [(0, first), (1, first), (0, first + step), (1, first + step)] {
+                    let tile = &panels[slot_of(d)][group * 2 * TILE + column / 64 * TILE + column % 64..];
+                    // SAFETY: tiles are configured; the panel has sixteen rows from there on.
+                    unsafe {
+                        match (group, column == first) {
+                            (0, true) => tiles::load::<4>(tile.as_ptr()),
+                            (_, true) => tiles::load::<5>(tile.as_ptr()),
+                            (0, false) => tiles::load::<6>(tile.as_ptr()),
+                            (_, false) => tiles::load::<7>(tile.as_ptr()),
+                        }
+                    }
+                }
+                for block in pass.blocks.clone() {
+                    let at = d * self.blocks + block;
+                    let codes = &x.codes[(at * ACTIVATION_GROUP + first) * LANES..][..2 * step * LANES];
+                    let (codes, codes_2) = codes.split_at(step * LANES);
+                    let segment = ((d - depth.start) * ACTIVATION_GROUP + first) / x.segment;
+                    let slot = steps % (DELAY + 1);
+                    parts[slot] = Part { block, x_scales: at * LANES, segment };
+                    let oldest = (steps + 1) % (DELAY + 1);
+                    for quarter in 0..4 {
+                        let to = &raw mut dots[slot].0;
+                        // SAFETY: tiles are configured; pointers lead to tiles, or room for sums.
+                        unsafe {
+                            match quarter {
+                                0 => {
+                                    tiles::zero::<0>();
+                                    tiles::zero::<1>();
+                                    tiles::load::<2>(codes.as_ptr().cast());
+                                    tiles::multiply_bytes::<0, 4, 2>();
+                                }
+                                1 => {
+                                    tiles::multiply_bytes::<1, 5, 2>();
+                                    if S == 2 {
+                                        tiles::store::<0, _>(&raw mut (*to)[0][0]);
+                                        tiles::store::<1, _>(&raw mut (*to)[0][1]);
+                                        tiles::zero::<0>();
+                                        tiles::zero::<1>();
+                                    }
+                                }
+                                2 => {
+                                    tiles::load::<3>(codes_2.as_ptr().cast());
+                                    tiles::multiply_bytes::<0, 6, 3>();
+                                }
+                                _ => {
+                                    tiles::multiply_bytes::<1, 7, 3>();
+                                    tiles::store::<0, _>(&raw mut (*to)[S - 1][0]);
+                                    tiles::store::<1, _>(&raw mut (*to)[S - 1][1]);
+                                }
+                            }
+                        }
+                        if steps >= DELAY {
+                            self.add_quarter(parts[oldest], quarter, &dots[oldest], sums);
+                        }
+                    }
+                    if unpacked < ROWS {
+                        let rows = unpacked..ROWS.min(unpacked + share);
+                        unpacked = rows.end;
+                        self.unpack(rows, d + 1, ahead, &mut panels[slot_of(d + 1)]);
+                    }
+                    steps += 1;
+                }
+            }
+        }
+        for step in steps.saturating_sub(DELAY)..steps {
+            let slot = step % (DELAY + 1);
+            for quarter in 0..4 {
+                self.add_quarter(parts[slot], quarter, &dots[slot], sums);
+            }
         }
     }
-}
 
-/// Stores the sums of all tiles.
-///
-/// # Safety
-/// Tiles are configured.
-#[inline]
-unsafe fn store(dots: &mut [[i32; SUMS]; 4]) {
-    // SAFETY: the caller's; each array has 256 integers.
-    unsafe {
-        tiles::store::<0>(dots[0].as_mut_ptr());
-        tiles::store::<1>(dots[1].as_mut_ptr());
-        tiles::store::<2>(dots[2].as_mut_ptr());
-        tiles::store::<3>(dots[3].as_mut_ptr());
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn add_quarter<const B: usize>(job: &mut Job<'_>, part: Part, segments: usize, quarter: usize, dots: &Dots) {
-    match (part.groups > quarter / 2, part.segments) {
-        (false, _) => {}
-        (_, 1) => add_rows::<B, 1>(job, part, segments, quarter, dots),
-        _ => add_rows::<B, 2>(job, part, segments, quarter, dots),
-    }
-}
-
-/// Scales the integer sums of eight weight rows and adds them to the others.
-#[inline(never)]
-#[target_feature(enable = "avx512f")]
-fn add_rows<const B: usize, const S: usize>(
-    job: &mut Job<'_>,
-    part: Part,
-    segments: usize,
-    quarter: usize,
-    dots: &Dots,
-) {
-    let i = quarter / 2;
-    let x = job.x;
-    let g = part.group + i;
-    let mut x_scales = [[_mm512_setzero_ps(); B]; S];
-    let mut w_scales: [&[f32]; S] = [&[]; S];
-    for s in 0..S {
-        let segment = part.segment + s;
-        let group = job.depth.start + segment * x.segment / ACTIVATION_GROUP;
-        for (b, x_scales) in x_scales[s].iter_mut().enumerate() {
-            let at = (job.first + b) * (x.stride / ACTIVATION_GROUP) + group;
-            let scales = &x.scales[at * LANES..][..LANES];
-            // SAFETY: sixteen floats were just checked.
-            *x_scales = unsafe { _mm512_loadu_ps(scales.as_ptr()) };
+    /// How far ahead memory is asked for while block `d` is unpacked: in the same row or, past
+    /// the columns of this pass, in the row that comes next in its place.
+    fn ahead(&self, depth: &Range<usize>, d: usize) -> usize {
+        if d * BLOCK + AHEAD < depth.end * BLOCK {
+            return AHEAD;
         }
-        w_scales[s] = &job.scales[(g * segments + segment) * LANES..][..LANES];
+        AHEAD + ROWS * self.packed[0].len() - depth.len() * BLOCK
     }
-    let first = quarter % 2 * 8;
-    for w_scales in &mut w_scales {
-        *w_scales = &w_scales[first..][..8];
+
+    /// Block `d` of some rows into the panel.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    fn unpack(&self, rows: Range<usize>, d: usize, ahead: usize, panel: &mut [u8; PANEL]) {
+        for r in rows {
+            let row = self.packed[r];
+            let at = row.as_ptr().wrapping_add(BLOCK * d + ahead);
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64).cast());
+            let mut padded = [0; BLOCK];
+            let packed = block(row, d, &mut padded);
+            for half in 0..2 {
+                let codes = _mm512_sub_epi8(unpack_64(packed, half), _mm512_set1_epi8(32));
+                let line = &mut panel[r / LANES * 2 * TILE + half * TILE + r % LANES * 64..][..64];
+                // SAFETY: 64 bytes were just checked.
+                unsafe { _mm512_storeu_si512(line.as_mut_ptr().cast(), codes) };
+            }
+        }
     }
-    let sums = &mut job.sums[(g * job.blocks + job.first) * SUMS..][..B * SUMS];
-    for r in 0..8 {
-        for b in 0..B {
-            let sums = &mut sums[b * SUMS + (first + r) * LANES..][..LANES];
-            // SAFETY: sixteen floats were just checked.
+
+    /// Scales the integer sums of eight weight rows and adds them to the others.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn add_quarter<const S: usize>(&self, part: Part, quarter: usize, dots: &Dots<S>, sums: &mut [f32]) {
+        const ROWS: usize = LANES / 2;
+        let (group, first) = (quarter / 2, quarter % 2 * ROWS);
+        let x_scales = &self.x.scales[part.x_scales..][..LANES];
+        // SAFETY: sixteen floats were just checked.
+        let x_scales = unsafe { _mm512_loadu_ps(x_scales.as_ptr()) };
+        let mut w_scales: [&[f32]; S] = [&[]; S];
+        for (s, w_scales) in w_scales.iter_mut().enumerate() {
+            let at = group * (self.scales.len() / GROUPS) + (part.segment + s) * LANES + first;
+            *w_scales = &self.scales[at..][..ROWS];
+        }
+        let sums = &mut sums[(group * self.blocks + part.block) * SUMS + first * LANES..][..ROWS * LANES];
+        for (r, sums) in sums.chunks_exact_mut(LANES).enumerate() {
+            // SAFETY: a chunk has sixteen floats.
             let mut y = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
-            for s in 0..S {
-                // SAFETY: row first + r of a tile of sixteen.
-                let dot = unsafe {
-                    _mm512_load_si512(dots.0[s][2 * i + b].as_ptr().add(LANES * (first + r)).cast())
-                };
-                let scale = _mm512_mul_ps(x_scales[s][b], _mm512_set1_ps(w_scales[s][r]));
+            for (dots, w_scales) in dots.0.iter().zip(w_scales) {
+                let dots = &dots[group][(first + r) * LANES..][..LANES];
+                // SAFETY: sixteen integers were just checked.
+                let dot = unsafe { _mm512_loadu_si512(dots.as_ptr().cast()) };
+                let scale = _mm512_mul_ps(x_scales, _mm512_set1_ps(w_scales[r]));
                 y = _mm512_add_ps(y, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dot)));
             }
-            // SAFETY: sixteen floats were just checked.
+            // SAFETY: a chunk has sixteen floats.
             unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), y) };
         }
     }

@@ -1,6 +1,6 @@
 //! The instructions, which Rust does not offer yet, as functions.
 //!
-//! Tiles 0 to 3 hold integer sums, 4 and 5 codes of weights, 6 and 7 codes of activations.
+//! Tiles 0 and 1 hold integer sums, 2 and 3 codes of activations, 4 to 7 codes of weights.
 //! The compiler knows nothing of tiles and keeps nothing in them; the order of these
 //! instructions among each other is kept because each may touch memory.
 
@@ -10,6 +10,8 @@ use std::arch::asm;
 const ROWS: u8 = 16;
 /// Bytes of a row of sums or activations.
 const BYTES: u16 = 64;
+/// Bytes between rows in memory.
+const STRIDE: usize = 64;
 
 /// The shape of every tile, in the form of palette 1.
 #[repr(C, align(64))]
@@ -25,17 +27,17 @@ struct Shapes {
 pub(super) struct Configured(());
 
 impl Configured {
-    /// Tiles for steps of `columns` columns, which are 64, 32 or 16.
+    /// Tiles for steps of `bytes` of every weight row, which are 64, 32 or 16.
     ///
     /// # Safety
     /// The thread may use tiles.
-    pub unsafe fn new(columns: u16) -> Self {
+    pub unsafe fn new(bytes: u16) -> Self {
         let mut shapes =
             Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        shapes.row_bytes[..8].fill(BYTES);
-        shapes.row_bytes[4..6].fill(columns);
-        shapes.rows[..6].fill(ROWS);
-        shapes.rows[6..8].fill((columns / 4) as u8);
+        shapes.row_bytes[..4].fill(BYTES);
+        shapes.row_bytes[4..8].fill(bytes);
+        shapes.rows[..8].fill(ROWS);
+        shapes.rows[2..4].fill((bytes / 4) as u8);
         // SAFETY: the caller's; the shapes are 64 bytes that palette 1 allows.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, preserves_flags)) };
         Self(())
@@ -49,91 +51,51 @@ impl Drop for Configured {
     }
 }
 
-/// Sets the sums to zero.
+/// Sets tile `T` to zero.
 ///
 /// # Safety
 /// Tiles are configured.
 #[inline]
-pub(super) unsafe fn clear() {
+pub(super) unsafe fn zero<const T: usize>() {
+    // SAFETY: the caller's.
+    unsafe { asm!("tilezero tmm{t}", t = const T, options(nostack, preserves_flags)) };
+}
+
+/// Loads tile `T`.
+///
+/// # Safety
+/// Tiles are configured and `from` points to the rows of one, 64 bytes apart.
+#[inline]
+pub(super) unsafe fn load<const T: usize>(from: *const u8) {
     // SAFETY: the caller's.
     unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            options(nomem, nostack, preserves_flags)
-        );
+        asm!("tileloadd tmm{t}, [{from} + {stride}*1]", t = const T, from = in(reg) from,
+            stride = in(reg) STRIDE, options(nostack, preserves_flags, readonly));
     }
 }
 
 /// Stores the sums of tile `T`.
 ///
 /// # Safety
-/// Tiles are configured and `sums` points to 256 integers.
+/// Tiles are configured and `sums` points to 256 of them.
 #[inline]
-pub(super) unsafe fn store<const T: usize>(sums: *mut i32) {
+pub(super) unsafe fn store<const T: usize, S>(sums: *mut S) {
     // SAFETY: the caller's.
     unsafe {
         asm!("tilestored [{sums} + {stride}*1], tmm{t}", t = const T, sums = in(reg) sums,
-            stride = in(reg) 64usize, options(nostack, preserves_flags));
+            stride = in(reg) STRIDE, options(nostack, preserves_flags));
     }
 }
 
-/// Adds the products of one step of columns to the sums: `G` groups of weight rows, tiles
-/// from `w` on `w_next` bytes apart, with `B` blocks of activations, tiles from `x` on
-/// `x_next` bytes apart. Group `g` and block `b` meet in tile `2 g + b`.
+/// Adds the products of signed bytes of tile `W`'s rows with tile `X`'s to tile `Y`.
 ///
 /// # Safety
-/// Tiles are configured; the pointers lead to `G` and `B` tiles whose rows lie 64 bytes apart.
+/// Tiles are configured.
 #[inline]
-pub(super) unsafe fn multiply<const G: usize, const B: usize>(
-    w: *const u8,
-    w_next: usize,
-    x: *const i8,
-    x_next: usize,
-) {
+pub(super) unsafe fn multiply_bytes<const Y: usize, const W: usize, const X: usize>() {
     // SAFETY: the caller's.
     unsafe {
-        match (G, B) {
-            (1, 1) => asm!(
-                "tileloadd tmm4, [{w} + {line}*1]",
-                "tileloadd tmm6, [{x} + {line}*1]",
-                "tdpbssd tmm0, tmm4, tmm6",
-                w = in(reg) w, x = in(reg) x, line = in(reg) 64usize,
-                options(nostack, preserves_flags, readonly)
-            ),
-            (2, 1) => asm!(
-                "tileloadd tmm6, [{x} + {line}*1]",
-                "tileloadd tmm4, [{w} + {line}*1]",
-                "tileloadd tmm5, [{w1} + {line}*1]",
-                "tdpbssd tmm0, tmm4, tmm6",
-                "tdpbssd tmm2, tmm5, tmm6",
-                w = in(reg) w, w1 = in(reg) w.wrapping_add(w_next), x = in(reg) x, line = in(reg) 64usize,
-                options(nostack, preserves_flags, readonly)
-            ),
-            (1, 2) => asm!(
-                "tileloadd tmm4, [{w} + {line}*1]",
-                "tileloadd tmm6, [{x} + {line}*1]",
-                "tileloadd tmm7, [{x1} + {line}*1]",
-                "tdpbssd tmm0, tmm4, tmm6",
-                "tdpbssd tmm1, tmm4, tmm7",
-                w = in(reg) w, x = in(reg) x, x1 = in(reg) x.wrapping_add(x_next), line = in(reg) 64usize,
-                options(nostack, preserves_flags, readonly)
-            ),
-            _ => asm!(
-                "tileloadd tmm4, [{w} + {line}*1]",
-                "tileloadd tmm6, [{x} + {line}*1]",
-                "tdpbssd tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{x1} + {line}*1]",
-                "tdpbssd tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{w1} + {line}*1]",
-                "tdpbssd tmm2, tmm5, tmm6",
-                "tdpbssd tmm3, tmm5, tmm7",
-                w = in(reg) w, w1 = in(reg) w.wrapping_add(w_next),
-                x = in(reg) x, x1 = in(reg) x.wrapping_add(x_next), line = in(reg) 64usize,
-                options(nostack, preserves_flags, readonly)
-            ),
-        }
+        asm!("tdpbssd tmm{y}, tmm{w}, tmm{x}", y = const Y, w = const W, x = const X,
+            options(nostack, preserves_flags));
     }
 }

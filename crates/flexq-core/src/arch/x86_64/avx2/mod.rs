@@ -21,7 +21,7 @@ mod stream;
 mod tile;
 pub(super) mod unpack;
 
-use crate::arch::{Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe, Weights, scalar};
+use crate::arch::{Fault, Kernels, Out, QuantizedRows, Scratch, Stripe, Weights};
 use crate::dtype::FloatType;
 use crate::scheme::Scheme;
 
@@ -39,8 +39,7 @@ pub(in crate::arch) const KERNELS: Kernels = Kernels {
     to_f32,
     abs_max,
     quantize_activations,
-    layout: |_| Layout::Rows,
-    interleave: scalar::interleave,
+    blocks: None,
     multiply_codes,
     arrange_floats: floats::arrange,
     multiply_floats,

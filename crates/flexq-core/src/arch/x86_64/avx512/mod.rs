@@ -3,6 +3,7 @@
 //! What is not here is AVX2's. As there, the functions in the table are safe wrappers, and
 //! vectors are handled in loops, not in closures given to `map` or `from_fn`.
 
+mod activations;
 mod convert;
 mod dequantize;
 mod float_tile;
@@ -19,11 +20,15 @@ mod unpack;
 mod vnni;
 
 use super::avx2;
-use crate::arch::{Buffer, Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe, Weights};
+use crate::activations::{BlockCodes, Rule};
+use crate::arch::{Blocks, Buffer, Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe, Weights};
 use crate::dtype::FloatType;
+use crate::rows::FloatRows;
 use crate::scheme::{ScaleType, Scheme};
 
-pub(super) use tile::{Engine, Job, SUMS, TILE, multiply};
+pub(super) use scales::Rows;
+pub(super) use tile::{SUMS, write};
+pub(super) use unpack::{BLOCK, block, unpack_64};
 
 pub(in crate::arch) fn is_available() -> bool {
     avx2::is_available()
@@ -42,8 +47,7 @@ pub(in crate::arch) const KERNELS: Kernels = Kernels {
     dequantize_row,
     unpack_row,
     pack_row,
-    layout,
-    interleave,
+    blocks: Some(Blocks { rows: stream::MAX_ROWS + 1, offsets: true, quantize: quantize_block }),
     multiply_codes,
     arrange_floats,
     multiply_floats,
@@ -92,13 +96,16 @@ fn pack_row(codes: &[i8], packed: &mut [u8]) {
     unsafe { pack::pack_row(codes, packed) }
 }
 
-fn layout(rows: usize) -> Layout {
-    if rows <= stream::MAX_ROWS { Layout::Rows } else { Layout::Blocks }
-}
-
-fn interleave(rows: &[i8], stride: usize, block: &mut [i8]) {
+pub(super) fn quantize_block(
+    x: &FloatRows<'_>,
+    row: usize,
+    first: usize,
+    rule: Rule,
+    whole: &[f32],
+    out: &mut BlockCodes<'_>,
+) {
     // SAFETY: the instructions are there, see above.
-    unsafe { transpose::interleave(rows, stride, block) }
+    unsafe { activations::quantize_block(x, row, first, rule, whole, out) }
 }
 
 fn multiply_codes(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
@@ -106,7 +113,7 @@ fn multiply_codes(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scra
     unsafe {
         match x.layout {
             Layout::Rows => stream::multiply(w, x, out, scratch),
-            Layout::Blocks => multiply(w, x, out, scratch, vnni::ENGINE),
+            Layout::Blocks => tile::multiply(w, x, out, scratch),
         }
     }
 }

@@ -15,8 +15,9 @@ use crate::arch::{ACTIVATION_GROUP, LANES, MAX_STRIPE, QuantizedRows, Scratch, S
 /// Rows of activations up to which this beats [`tile`](super::tile).
 pub(super) const MAX_ROWS: usize = 4;
 
-/// How far ahead of the loads memory is asked for, in bytes.
-const AHEAD: usize = 1024;
+/// How far ahead of the loads memory is asked for, in bytes of each row; past its end, in the row
+/// that comes next in its place.
+const AHEAD: usize = 512;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 pub(super) fn multiply(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
@@ -97,11 +98,13 @@ fn add_block<const S: usize, const D: usize, const M: usize>(
         }
     }
     let mut quads = [[[_mm512_setzero_si512(); 4]; D]; M];
+    let bytes = packed[0].len();
+    let ahead = if BLOCK * b + AHEAD < bytes { AHEAD } else { AHEAD + (LANES - 1) * bytes };
     for quad in 0..4 {
         let mut dots = [[[_mm512_setzero_si512(); 4]; D]; M];
         for (r, row) in packed[4 * quad..][..4].iter().enumerate() {
             for line in 0..2 {
-                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(BLOCK * b + 64 * line + AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(BLOCK * b + 64 * line + ahead).cast());
             }
             let mut padded = [0; BLOCK];
             let packed = block(row, b, &mut padded);

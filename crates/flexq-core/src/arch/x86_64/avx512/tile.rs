@@ -13,10 +13,11 @@ use super::super::avx2::from_f32;
 use super::scales::Rows;
 use super::transpose::transpose;
 use super::unpack::{BLOCK, block, unpack_64};
+use super::vnni;
 use crate::arch::{ACTIVATION_GROUP, LANES, QuantizedRows, Scratch, Stripe, Weights};
 
 /// Bytes of sixteen rows of 64 codes.
-pub(in crate::arch::x86_64) const TILE: usize = 1024;
+pub(super) const TILE: usize = 1024;
 /// Sums of sixteen rows with sixteen rows.
 pub(in crate::arch::x86_64) const SUMS: usize = LANES * LANES;
 
@@ -30,7 +31,7 @@ const GROUPS: usize = 2;
 const FEW_BLOCKS: usize = 8;
 
 /// One panel against two or fewer blocks of activations.
-pub(in crate::arch::x86_64) struct Job<'a> {
+pub(super) struct Job<'a> {
     pub x: &'a QuantizedRows,
     /// Blocks of 128 columns.
     pub depth: Range<usize>,
@@ -46,25 +47,8 @@ pub(in crate::arch::x86_64) struct Job<'a> {
     pub blocks: usize,
 }
 
-/// Multiplies a panel with some blocks of activations.
-#[derive(Clone, Copy)]
-pub(in crate::arch::x86_64) struct Engine {
-    /// Blocks of activations at a time.
-    pub width: usize,
-    /// Whether panels hold codes as `q`, not as `q + 32`.
-    pub signed: bool,
-    /// Adds the products to the sums.
-    pub multiply: fn(&mut Job<'_>),
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,fma,f16c")]
-pub(in crate::arch::x86_64) fn multiply(
-    w: &Weights<'_>,
-    x: &QuantizedRows,
-    out: &mut Stripe<'_>,
-    scratch: &mut Scratch,
-    engine: Engine,
-) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn multiply(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
     let columns = out.columns();
     let blocks = x.rows.div_ceil(LANES);
     let groups = columns.len().div_ceil(LANES);
@@ -72,18 +56,17 @@ pub(in crate::arch::x86_64) fn multiply(
     for first in (0..groups).step_by(together) {
         let start = columns.start + LANES * first;
         let panel = columns.start + LANES * first..columns.end.min(start + LANES * together);
-        multiply_panel(w, x, panel, out, scratch, engine);
+        multiply_panel(w, x, panel, out, scratch);
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn multiply_panel(
     w: &Weights<'_>,
     x: &QuantizedRows,
     rows: Range<usize>,
     out: &mut Stripe<'_>,
     scratch: &mut Scratch,
-    engine: Engine,
 ) {
     let Scratch { panel, sums, scales, floats, .. } = scratch;
     let blocks = x.rows.div_ceil(LANES);
@@ -104,12 +87,11 @@ fn multiply_panel(
         {
             let rows = Rows { n: rows.start + LANES * g, end: rows.end };
             rows.scales(w, k * segments, x.segment, scales);
-            let offset = if engine.signed { 32 } else { 0 };
-            unpack(w, rows, depth.clone(), offset, panel, groups <= GROUPS);
+            unpack(w, rows, depth.clone(), panel, groups <= GROUPS);
         }
-        for first in (0..blocks).step_by(engine.width) {
+        for first in (0..blocks).step_by(vnni::WIDTH) {
             let depth = depth.clone();
-            (engine.multiply)(&mut Job { x, depth, panel, scales, first, sums, blocks });
+            vnni::multiply(&mut Job { x, depth, panel, scales, first, sums, blocks });
         }
     }
     write(out, rows, sums, floats);
@@ -117,8 +99,7 @@ fn multiply_panel(
 
 /// Columns `128 depth ..` of sixteen rows as tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn unpack(w: &Weights<'_>, rows: Rows, depth: Range<usize>, offset: i8, panel: &mut [u8], cold: bool) {
-    let offset = _mm512_set1_epi8(offset);
+fn unpack(w: &Weights<'_>, rows: Rows, depth: Range<usize>, panel: &mut [u8], cold: bool) {
     for r in 0..LANES {
         let row = w.packed_row(rows.row(r));
         if cold {
@@ -131,7 +112,7 @@ fn unpack(w: &Weights<'_>, rows: Rows, depth: Range<usize>, offset: i8, panel: &
             let mut padded = [0; BLOCK];
             let packed = block(row, b, &mut padded);
             for half in 0..2 {
-                let codes = _mm512_sub_epi8(unpack_64(packed, half), offset);
+                let codes = unpack_64(packed, half);
                 let tile = &mut tiles[half * TILE + 64 * r..][..64];
                 // SAFETY: 64 bytes were just checked.
                 unsafe { _mm512_storeu_si512(tile.as_mut_ptr().cast(), codes) };
@@ -142,7 +123,12 @@ fn unpack(w: &Weights<'_>, rows: Rows, depth: Range<usize>, offset: i8, panel: &
 
 /// Turns sums around and stores them as rows of the output.
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
-pub(super) fn write(out: &mut Stripe<'_>, rows: Range<usize>, sums: &[f32], turned: &mut Vec<f32>) {
+pub(in crate::arch::x86_64) fn write(
+    out: &mut Stripe<'_>,
+    rows: Range<usize>,
+    sums: &[f32],
+    turned: &mut Vec<f32>,
+) {
     let dtype = out.dtype();
     let blocks = out.rows().div_ceil(LANES);
     let groups = rows.len().div_ceil(LANES);

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::memory::store_codes;
 use crate::arch::scalar;
-pub(super) use crate::arch::x86_64::avx2::unpack::{BLOCK, block};
+pub(in crate::arch::x86_64) use crate::arch::x86_64::avx2::unpack::{BLOCK, block};
 
 /// Codes `64 half ..` of a block of 128, as unsigned bytes in order.
 ///
@@ -13,7 +13,7 @@ pub(super) use crate::arch::x86_64::avx2::unpack::{BLOCK, block};
 /// instruction takes eight runs of eight bits that begin six bits apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn unpack_64(block: &[u8; BLOCK], half: usize) -> __m512i {
+pub(in crate::arch::x86_64) fn unpack_64(block: &[u8; BLOCK], half: usize) -> __m512i {
     // the second load begins sixteen bytes early to end with the block
     // SAFETY: bytes 0 .. 64 or 32 .. 96 of 96.
     let packed = unsafe { _mm512_loadu_si512(block.as_ptr().add(32 * half.min(1)).cast()) };

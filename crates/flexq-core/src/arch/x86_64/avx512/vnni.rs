@@ -3,18 +3,18 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{Engine, Job, SUMS, TILE, add_segment};
+use super::tile::{Job, SUMS, TILE, add_segment};
 use crate::arch::{ACTIVATION_GROUP, LANES};
 
-pub(super) const ENGINE: Engine = Engine { width: 2, signed: false, multiply };
+/// Blocks of activations at a time.
+pub(super) const WIDTH: usize = 2;
 
-fn multiply(job: &mut Job<'_>) {
-    // SAFETY: the engine is used by kernels for AVX-512 alone.
-    unsafe {
-        match job.blocks - job.first {
-            1 => multiply_blocks::<1, 16>(job),
-            _ => multiply_blocks::<2, 8>(job),
-        }
+/// Adds the products of a panel with [`WIDTH`] blocks, or what is left, to the sums.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn multiply(job: &mut Job<'_>) {
+    match job.blocks - job.first {
+        1 => multiply_blocks::<1, 16>(job),
+        _ => multiply_blocks::<WIDTH, 8>(job),
     }
 }
 
@@ -24,26 +24,23 @@ fn multiply_blocks<const B: usize, const R: usize>(job: &mut Job<'_>) {
     let x = job.x;
     let (depth, segment) = (job.depth.len(), x.segment);
     let segments = depth * ACTIVATION_GROUP / segment;
-    let first_segment = job.depth.start * ACTIVATION_GROUP / segment;
-    let first_column = job.depth.start * ACTIVATION_GROUP;
-    let segments_in_row = x.stride / segment;
-    let groups_in_row = x.stride / ACTIVATION_GROUP;
+    let per_group = ACTIVATION_GROUP / segment;
     for (g, panel) in job.panel.chunks_exact(depth * 2 * TILE).enumerate() {
         let w_scales = &job.scales[g * segments * LANES..][..segments * LANES];
         for r in (0..LANES).step_by(R) {
             for s in 0..segments {
+                let (group, part) = (job.depth.start + s / per_group, s % per_group);
                 let mut dots = [[_mm512_setzero_si512(); B]; R];
                 let mut codes: [&[i8]; B] = [&[]; B];
                 for b in 0..B {
-                    let block = job.first + b;
-                    let offsets =
-                        &x.offsets[(block * segments_in_row + first_segment + s) * LANES..][..LANES];
+                    let at = group * job.blocks + job.first + b;
+                    let offsets = &x.offsets[(at * per_group + part) * LANES..][..LANES];
                     // SAFETY: sixteen integers were just checked.
                     let offsets = unsafe { _mm512_loadu_si512(offsets.as_ptr().cast()) };
                     for dots in &mut dots {
                         dots[b] = offsets;
                     }
-                    let start = (block * x.stride + first_column + s * segment) * LANES;
+                    let start = (at * ACTIVATION_GROUP + part * segment) * LANES;
                     codes[b] = &x.codes[start..][..segment * LANES];
                 }
                 for q in 0..segment / 4 {
@@ -63,10 +60,9 @@ fn multiply_blocks<const B: usize, const R: usize>(job: &mut Job<'_>) {
                         }
                     }
                 }
-                let group = job.depth.start + s * segment / ACTIVATION_GROUP;
                 for b in 0..B {
                     let block = job.first + b;
-                    let x_scales = &x.scales[(block * groups_in_row + group) * LANES..][..LANES];
+                    let x_scales = &x.scales[(group * job.blocks + block) * LANES..][..LANES];
                     // SAFETY: sixteen floats were just checked.
                     let x_scales = unsafe { _mm512_loadu_ps(x_scales.as_ptr()) };
                     let sums = &mut job.sums[(g * job.blocks + block) * SUMS..][..SUMS];
