@@ -18,7 +18,7 @@ import flexq.transformers  # noqa: F401
 import torch
 from load import write
 from models import SHAPES
-from run import decode
+from run import Case, decode
 from torch import Tensor, distributed
 from transformers import AutoModelForCausalLM
 
@@ -70,9 +70,10 @@ def main() -> None:
         print(f"{world} processes beside one:", difference(found, alone[0]))
         print(f"{world} processes beside float32:", difference(found, alone[1]))
     for batch in arguments.batch:
-        result = decode(model, batch, kind, arguments.repeats, False, arguments.profile)
+        known, call = decode(model, batch, kind, False)
+        row = Case(known | {"batch": batch}, call, arguments.repeats).time(kind, arguments.profile)
         if not rank:
-            step = f"{result['decode_s'] * 1e3:.2f} ms a step, graph {result['graph']}"
+            step = f"{row['decode_s'] * 1e3:.2f} ms a step, graph {row['graph']}"
             print(f"{world} x {kind}, batch {batch}: {step}")
     if not rank and kind == "cuda":
         print(f"peak {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the first")

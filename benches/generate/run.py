@@ -8,7 +8,8 @@ prompt of 128. Prefill runs without a cache. `--compile` compiles both with torc
 `generate` does with a static cache. Weights are random: speed and memory do not depend on
 their values; on a GPU `difference` is that of the timed logits from those of a plain call. A case
 whose step cannot be recorded is timed without a graph, and one that fails says why.
-`--profile` prints where the time of a decode step goes.
+`--profile` prints where the time of a decode step goes. Compiling takes long: several processes,
+each with a shape, a system and the same `--turns` directory, do it together and are timed in turn.
 """
 
 import argparse
@@ -16,11 +17,14 @@ import csv
 import gc
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from models import SHAPES, SYSTEMS, build
 from transformers import DynamicCache, StaticCache
+from turns import turn
 
 PROMPT, OUTPUT = 128, 1024
 TOLERANCE = 0.5
@@ -89,20 +93,50 @@ def profile(call, steps: int = 5) -> None:
         )
 
 
+@dataclass
+class Case:
+    """Something to time, or why it cannot be.
+
+    Attributes:
+        row: what is known of it, as columns of the result.
+        call: does it once.
+        repeats: how often to time it.
+    """
+
+    row: dict
+    call: Callable | None = None
+    repeats: int = 0
+
+    def time(self, device: str, profiled: bool) -> dict:
+        """The row with seconds and tokens per second."""
+        if self.call is None:
+            return self.row
+        kind = "prefill" if "prompt" in self.row else "decode"
+        seconds = median(self.call, device, self.repeats)
+        tokens = self.row.get("prompt", self.row["batch"])
+        if profiled and kind == "decode":
+            profile(self.call)
+        return self.row | {f"{kind}_s": seconds, f"{kind}_tok_s": round(tokens / seconds, 1)}
+
+
 @torch.no_grad()
-def prefill(model, tokens: int, device: str, repeats: int, compiled: bool) -> dict:
-    """Seconds of a prompt."""
+def prefill(model, tokens: int, device: str, compiled: bool) -> tuple[dict, Callable]:
+    """Readies the reading of a prompt; what is known of it, and the call to time."""
     prompt = torch.randint(0, 1000, (1, tokens), device=device)
     forward = torch.compile(model, fullgraph=True, dynamic=False) if compiled else model
-    call = lambda: forward(prompt, use_cache=False, logits_to_keep=1)  # noqa: E731
+
+    @torch.no_grad()
+    def call() -> None:
+        forward(prompt, use_cache=False, logits_to_keep=1)
+
     for _ in range(2):
         call()
-    return {"prefill_s": median(call, device, max(repeats // 4, 3))}
+    return {}, call
 
 
 @torch.no_grad()
-def decode(model, batch: int, device: str, repeats: int, compiled: bool, profiled: bool) -> dict:
-    """Seconds of a step."""
+def decode(model, batch: int, device: str, compiled: bool) -> tuple[dict, Callable]:
+    """Readies a decoding step; what is known of it, and the call to time."""
     tokens = torch.randint(0, 1000, (batch, PROMPT), device=device)
     if device == "cuda":
         cache = StaticCache(config=model.config, max_cache_len=PROMPT + OUTPUT)
@@ -113,27 +147,34 @@ def decode(model, batch: int, device: str, repeats: int, compiled: bool, profile
     position = torch.full((1, 1), PROMPT, device=device)
     forward = torch.compile(model, fullgraph=True, dynamic=False) if compiled else model
 
+    @torch.no_grad()
     def step() -> torch.Tensor:
         return forward(token, past_key_values=cache, position_ids=position).logits
 
     expected = model(token, past_key_values=cache, position_ids=position).logits
     for _ in range(2):
         step()
-    call, result = step, {"graph": "no"}
-    if device == "cuda":
-        # a static cache, so every step gives the same
-        call, out = record(step)
-        if call is not step:
-            result["graph"] = "yes"
-            out.fill_(torch.nan)
-            call()
-        error = float((out - expected).norm() / expected.norm())
-        assert error < TOLERANCE, f"differs from a plain call by {error:.1e}"
-        result["difference"] = round(error, 4)
-    result["decode_s"] = median(call, device, repeats)
-    if profiled:
-        profile(call)
-    return result
+    if device == "cpu":
+        return {"graph": "no"}, step
+    # a static cache, so every step gives the same
+    call, out = record(step)
+    if call is not step:
+        out.fill_(torch.nan)
+        call()
+    error = float((out - expected).norm() / expected.norm())
+    assert error < TOLERANCE, f"differs from a plain call by {error:.1e}"
+    return {"graph": "no" if call is step else "yes", "difference": round(error, 4)}, call
+
+
+def ready(row: dict, repeats: int, prepare: Callable, *arguments: object) -> Case:
+    """The case that `prepare` readies; one that fails says why."""
+    start = time.perf_counter()
+    try:
+        known, call = prepare(*arguments)
+    except Exception as error:
+        return Case(row | {"error": first_line(error)})
+    known["setup_s"] = round(time.perf_counter() - start, 1)
+    return Case(row | known, call, repeats)
 
 
 def first_line(error: Exception) -> str:
@@ -155,8 +196,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--turns", type=Path, help="directory shared with other processes")
+    parser.add_argument("--processes", type=int, default=1, help="how many share it")
     arguments = parser.parse_args()
-    device, compiled = arguments.device, arguments.compile
+    device, compiled, repeats = arguments.device, arguments.compile, arguments.repeats
     rows = []
     for shape in arguments.shapes:
         for system in arguments.systems:
@@ -167,34 +210,22 @@ def main() -> None:
             torch.compiler.reset()
             model = build(shape, system, device, arguments.layers, arguments.attention)
             common = {"shape": shape, "system": system, "compiled": compiled}
-            for batch in arguments.batch:
-                start = time.perf_counter()
-                row = common | {"batch": batch}
-                try:
-                    row |= decode(
-                        model, batch, device, arguments.repeats, compiled, arguments.profile
-                    )
-                    row["decode_tok_s"] = round(batch / row["decode_s"], 2)
-                except Exception as error:
-                    row["error"] = first_line(error)
-                row["setup_s"] = round(time.perf_counter() - start, 1)
-                rows.append(row)
-                print(row, flush=True)
-            if arguments.prompt:
-                start = time.perf_counter()
-                row = common | {"batch": 1, "prompt": arguments.prompt}
-                try:
-                    row |= prefill(model, arguments.prompt, device, arguments.repeats, compiled)
-                    row["prefill_tok_s"] = round(arguments.prompt / row["prefill_s"], 1)
-                except Exception as error:
-                    row["error"] = first_line(error)
-                row["setup_s"] = round(time.perf_counter() - start, 1)
-                rows.append(row)
-                print(row, flush=True)
+            cases = [
+                ready(common | {"batch": batch}, repeats, decode, model, batch, device, compiled)
+                for batch in arguments.batch
+            ]
+            if tokens := arguments.prompt:
+                row = common | {"batch": 1, "prompt": tokens}
+                few = max(repeats // 4, 3)
+                cases.append(ready(row, few, prefill, model, tokens, device, compiled))
+            with turn(arguments.turns, arguments.processes):
+                for case in cases:
+                    rows.append(case.time(device, arguments.profile))
+                    print(rows[-1], flush=True)
             if device == "cuda":
                 rows[-1]["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
                 print("peak GiB", rows[-1]["peak_gib"], flush=True)
-            del model
+            del model, cases
     if arguments.out:
         with arguments.out.open("w", newline="") as file:
             fields = list(dict.fromkeys(key for row in rows for key in row))
