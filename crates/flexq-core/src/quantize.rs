@@ -33,12 +33,12 @@ use crate::error::{Error, Result};
 use crate::layout;
 use crate::qtensor::QTensor;
 use crate::rows::FloatRows;
-use crate::scheme::{ScaleRule, Scheme};
+use crate::scheme::{Group, ScaleRule, ScaleType, Scheme};
 use crate::threads::{Threads, for_each_with};
 
-/// Bytes of source that a thread takes at a time: they and their packed form fit the
-/// second-level cache.
-const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of source that a thread takes at a time: many, since what kernels ask for ahead of
+/// need is lost at the end.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Quantizes and packs rows on the calling thread.
 ///
@@ -131,7 +131,14 @@ impl Cpu {
             .zip(scales.chunks_mut(height * scales_row))
             .enumerate();
         let out = Out::of(packed_bytes);
+        // rows of whole groups lie end to end, like one: kernels are faster the longer a row is
+        let joined = matches!(scheme.group, Group::Columns(width) if columns.is_multiple_of(width))
+            && scheme.scale_type != ScaleType::Pair;
         for_each_with(threads, chunks, |scratch: &mut Scratch, (chunk, ((src, packed), scales))| {
+            // an error is found again below, with its row
+            if joined && quantize_row(scheme, dtype, src, packed, scales, out, scratch).is_ok() {
+                return out.finish();
+            }
             let rows = src
                 .chunks_exact(row_bytes)
                 .zip(packed.chunks_exact_mut(packed_row))

@@ -318,10 +318,15 @@ fn quantization_next_to_ties() {
 }
 
 /// Results that are too large for the caches are written past them, where rows begin at
-/// suitable addresses: with 4100 columns some do.
+/// suitable addresses: with 4100 columns some do, and with 4096 rows lie end to end.
 #[test]
 fn large_results_are_the_same() {
-    let (n, k) = (5500, 4100);
+    for k in [4096, 4100] {
+        large_result_is_the_same(5500, k);
+    }
+}
+
+fn large_result_is_the_same(n: usize, k: usize) {
     let w: Vec<u8> = (0..n * k).flat_map(|i| (0x3c00 | noise(4, i) as u16 & 0x81ff).to_le_bytes()).collect();
     let src = FloatRows::new(&w, FloatType::BF16, n, k).expect("sizes fit");
     let quantize = |cpu: Cpu| cpu.quantize(&src, &[n, k], &Scheme::default(), Threads::ALL).expect("finite");
@@ -348,12 +353,14 @@ fn the_first_bad_element_is_named() {
         .into_iter()
         .flat_map(|dtype| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].map(|bad| (dtype, bad)))
     {
-        for column in [0, 5, 127, 128, 299] {
-            let mut w = vec![0.25f32; 3 * 300];
-            w[300 + column] = bad;
-            w[2 * 300] = bad;
+        for (columns, column) in
+            [(300, 0), (300, 5), (300, 128), (300, 299), (384, 0), (384, 127), (384, 383)]
+        {
+            let mut w = vec![0.25f32; 3 * columns];
+            w[columns + column] = bad;
+            w[2 * columns] = bad;
             let bytes = encode(dtype, &w);
-            let src = FloatRows::new(&bytes, dtype, 3, 300).expect("sizes fit");
+            let src = FloatRows::new(&bytes, dtype, 3, columns).expect("sizes fit");
             for cpu in others().chain([scalar()]) {
                 let error = quantize(cpu, &src, &Scheme::default()).expect_err("not finite");
                 let place = format!("row 1, column {column} holds");

@@ -93,7 +93,13 @@ fn conversions(sets: &[Cpu], memory: &ceilings::Memory, arguments: &Arguments) {
     let threads = arguments.threads;
     let (rows, columns) = ((256 << 20) / 8192, 4096);
     let moved = (rows * columns) as f64 * 2.766;
-    if !(arguments.wants("quantize") || arguments.wants("dequantize")) {
+    let quantize = |rule: ScaleRule, cpu: &Cpu| format!("quantize {rule} {}", cpu.isa());
+    let dequantize = |cpu: &Cpu| format!("dequantize bf16 {}", cpu.isa());
+    let wanted = |cpu: &Cpu| {
+        ScaleRule::ALL.into_iter().any(|rule| arguments.wants(&quantize(rule, cpu)))
+            || arguments.wants(&dequantize(cpu))
+    };
+    if !sets.iter().any(wanted) {
         return;
     }
     let bf16 = bf16_weights(rows * columns);
@@ -104,13 +110,13 @@ fn conversions(sets: &[Cpu], memory: &ceilings::Memory, arguments: &Arguments) {
             let (mut packed, mut scales) =
                 (vec![0u8; rows * columns / 4 * 3], vec![0u8; rows * columns / 64]);
             let scheme = Scheme { rule, ..Scheme::default() };
-            let case = Case::new(format!("quantize {rule} {}", cpu.isa()), moved, 0.0, || {
+            let case = Case::new(quantize(rule, cpu), moved, 0.0, || {
                 cpu.quantize_rows(&src, &scheme, &mut packed, &mut scales, threads).expect("finite");
             });
             run(vec![copy(memory, arguments), case], arguments);
         }
         let mut floats = vec![0u8; rows * columns * 2];
-        let case = Case::new(format!("dequantize bf16 {}", cpu.isa()), moved, 0.0, || {
+        let case = Case::new(dequantize(cpu), moved, 0.0, || {
             let mut out = FloatRowsMut::new(&mut floats, FloatType::BF16, rows, columns).expect("sizes fit");
             cpu.dequantize_rows(&q, 0..rows, &mut out, threads).expect("sizes fit");
         });

@@ -56,22 +56,12 @@ pub(super) fn store_64(bytes: &mut [u8], at: usize, value: __m512i, stream: bool
     }
 }
 
-/// The lower 48 bytes of a vector; past the caches, if `stream` and where the address allows it.
+/// The lower 48 bytes of a vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn store_48(bytes: &mut [u8; 48], value: __m512i, stream: bool) {
-    if stream && is_aligned(bytes) {
-        let parts: *mut __m128i = bytes.as_mut_ptr().cast();
-        // SAFETY: three times 16 bytes, at a multiple of 16.
-        unsafe {
-            _mm_stream_si128(parts, _mm512_castsi512_si128(value));
-            _mm_stream_si128(parts.add(1), _mm512_extracti32x4_epi32::<1>(value));
-            _mm_stream_si128(parts.add(2), _mm512_extracti32x4_epi32::<2>(value));
-        }
-    } else {
-        // SAFETY: the mask has the 48 bits of the 48 bytes.
-        unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), (1 << 48) - 1, value) }
-    }
+pub(super) fn store_48(bytes: &mut [u8; 48], value: __m512i) {
+    // SAFETY: the mask has the 48 bits of the 48 bytes.
+    unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), (1 << 48) - 1, value) }
 }
 
 /// Whether what begins there can be streamed: 16 bytes at a time are enough, since the

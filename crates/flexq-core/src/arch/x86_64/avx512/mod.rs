@@ -8,6 +8,7 @@ mod convert;
 mod dequantize;
 mod float_tile;
 mod floats;
+mod largest;
 mod memory;
 mod pack;
 mod quantize;
@@ -18,6 +19,7 @@ mod tile;
 mod transpose;
 mod unpack;
 mod vnni;
+mod writer;
 
 use super::avx2;
 use crate::activations::{BlockCodes, Rule};

@@ -32,7 +32,7 @@ pub(super) fn pack_row(codes: &[i8], packed: &mut [u8]) {
     let (packed, packed_tail) = packed.split_at_mut(48 * blocks.len());
     for (codes, packed) in blocks.iter().zip(packed.as_chunks_mut().0) {
         let codes = load_codes(codes);
-        store_48(packed, pack_64(_mm512_add_epi8(codes, _mm512_set1_epi8(32))), false);
+        store_48(packed, pack_64(_mm512_add_epi8(codes, _mm512_set1_epi8(32))));
     }
     scalar::pack_row(tail, packed_tail);
 }

@@ -1,7 +1,7 @@
 //! A row of floats to packed codes and scales.
 //!
-//! Per block of groups, two passes over source that the first leaves in L1: the largest
-//! element of every group, then, with the scales of the block made at once, the codes.
+//! Blocks of sixteen groups: while one is packed, the largest elements of the next one are found,
+//! which leaves it in L1. The scales of a block are made at once.
 //!
 //! # Codes without division
 //! `w / S` is found as `w * (1 / S)`, off by less than 2^-17 for quotients below 64, and
@@ -15,20 +15,21 @@
 //! below `2a`. For f32, elements within two steps of a tie are done again by division.
 
 use std::arch::x86_64::*;
+use std::slice::Chunks;
 
 use super::convert::{from_scale_bits, load_pair, place_of, to_scale_bits};
-use super::memory::{load_64, places, store_48, to_array};
+use super::largest::{GROUPS, Keys};
+use super::memory::{places, to_array};
 use super::pack::pack_64;
 use super::search;
+use super::writer::Writer;
 use crate::arch::x86_64::avx2::convert::{BF16, F16, F32, Source};
 use crate::arch::{Fault, Out, Scratch, scalar};
 use crate::dtype::FloatType;
 use crate::scheme::{Group, ScaleRule, Scheme};
 
-/// Most groups whose scales are made at once.
-const GROUPS: usize = 16;
-/// Bytes of source that are asked for before they are needed: this pass leaves the memory
-/// time for it.
+/// How far ahead of what is packed memory is asked for, in bytes: a block of 16-bit elements, or
+/// half of one, before its largest elements are sought.
 const AHEAD: usize = 8192;
 /// Elements packed at a time.
 const STEP: usize = 64;
@@ -65,25 +66,29 @@ fn quantize<S: Source>(
     out: Out,
     scratch: &mut Scratch,
 ) -> Option<()> {
-    let stream = out == Out::Streamed;
     let size = S::DTYPE.size();
     let width = scheme.group.width(src.len() / size);
     let (block, group_bits) = match scheme.group {
         Group::Columns(columns) => (GROUPS * columns, columns.trailing_zeros()),
         Group::Row => (width, usize::BITS - 1),
     };
-    let blocks = src
-        .chunks(block * size)
-        .zip(packed.chunks_mut((block * 3).div_ceil(4)))
-        .zip(scales.as_chunks_mut::<2>().0.chunks_mut(GROUPS));
-    for ((src, packed), scales) in blocks {
+    let mut writer = Writer::new(packed, out);
+    let mut last = _mm512_setzero_si512();
+    let mut blocks = src.chunks(block * size);
+    let mut next = blocks.next().unwrap_or_default();
+    let mut keys = Keys::none();
+    keys.add::<S>(group_bits, 0, next);
+    for scales in scales.as_chunks_mut::<2>().0.chunks_mut(GROUPS) {
+        let (src, largest) = (next, keys.elements::<S>());
+        (next, keys) = (blocks.next().unwrap_or_default(), Keys::none());
         let mut bits = [0; GROUPS];
-        let divisors = divisors::<S>(scheme, width, src, &mut bits, scratch)?;
+        let divisors = divisors::<S>(scheme, largest, src.chunks(width * size), &mut bits, scratch)?;
         for (scale, bits) in scales.iter_mut().zip(bits) {
             *scale = bits.to_le_bytes();
         }
-        pack_block::<S>(group_bits, &divisors, src, packed, stream);
+        last = pack_block::<S>(group_bits, &divisors, src, &mut writer, next, &mut keys);
     }
+    writer.finish(last);
     Some(())
 }
 
@@ -93,23 +98,17 @@ struct Divisors {
     reciprocals: [f32; GROUPS],
 }
 
-/// The scales of the groups of `src`; their stored bits go to `bits`.
+/// The scales of groups with these largest elements; their stored bits go to `bits`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi2")]
 fn divisors<S: Source>(
     scheme: &Scheme,
-    width: usize,
-    src: &[u8],
+    largest: __m512,
+    groups: Chunks<'_, u8>,
     bits: &mut [u16; GROUPS],
     scratch: &mut Scratch,
 ) -> Option<Divisors> {
-    let groups = src.chunks(width * S::DTYPE.size());
-    let mut keys = [0; GROUPS];
-    for (key, w) in keys.iter_mut().zip(groups.clone()) {
-        *key = largest::<S>(w);
-    }
     let infinity = _mm512_set1_ps(f32::INFINITY);
-    let largest = from_keys::<S>(keys);
     if _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(_mm512_abs_ps(largest), infinity) != 0 {
         return None;
     }
@@ -164,85 +163,46 @@ fn store_bits(bits: &mut [u16; GROUPS], value: __m256i) {
     unsafe { _mm256_storeu_si256(bits.as_mut_ptr().cast(), value) }
 }
 
-/// The key of the element of largest magnitude, the positive one of `+m` and `-m`.
-///
-/// A key is the bits of a float, rotated by one and with the sign inverted: integers order
-/// keys by magnitude first, NaN above all, then by sign.
+/// Writes the codes of a block and returns those of a last, shorter step; element `i` is of group
+/// `i >> group_bits`. Meanwhile the keys of the `next` block are found, so that arithmetic and
+/// memory are in use all the time.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2")]
-fn largest<S: Source>(src: &[u8]) -> u32 {
-    let (whole, tail) = src.as_chunks::<64>();
-    let mut max = _mm512_setzero_si512();
-    for w in whole {
-        max = max_keys::<S>(max, load_64(w, 0));
-    }
-    if !tail.is_empty() {
-        let mut w = [0; 64];
-        w[..tail.len()].copy_from_slice(tail);
-        max = max_keys::<S>(max, load_64(&w, 0));
-    }
-    if S::DTYPE == FloatType::F32 {
-        return _mm512_reduce_max_epu32(max);
-    }
-    let max = _mm256_max_epu16(_mm512_castsi512_si256(max), _mm512_extracti64x4_epi64::<1>(max));
-    let max = _mm_max_epu16(_mm256_castsi256_si128(max), _mm256_extracti128_si256::<1>(max));
-    let least = _mm_minpos_epu16(_mm_xor_si128(max, _mm_set1_epi16(-1)));
-    u32::from(!(_mm_cvtsi128_si32(least) as u16))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
-fn max_keys<S: Source>(max: __m512i, w: __m512i) -> __m512i {
-    if S::DTYPE == FloatType::F32 {
-        _mm512_max_epu32(max, _mm512_xor_si512(_mm512_rol_epi32::<1>(w), _mm512_set1_epi32(1)))
-    } else {
-        let rotated = _mm512_shldi_epi16::<1>(w, w);
-        _mm512_max_epu16(max, _mm512_xor_si512(rotated, _mm512_set1_epi16(1)))
-    }
-}
-
-/// The elements that have these keys. The key 0, of no element, gives minus zero.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn from_keys<S: Source>(keys: [u32; GROUPS]) -> __m512 {
-    // SAFETY: there are 64 bytes.
-    let keys = unsafe { _mm512_loadu_si512(keys.as_ptr().cast()) };
-    let sign = _mm512_slli_epi32::<31>(_mm512_andnot_si512(keys, _mm512_set1_epi32(1)));
-    let magnitude = _mm512_srli_epi32::<1>(keys);
-    let magnitude = match S::DTYPE {
-        FloatType::F32 => magnitude,
-        FloatType::F16 => _mm512_castps_si512(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(magnitude))),
-        FloatType::BF16 => _mm512_slli_epi32::<16>(magnitude),
-    };
-    _mm512_castsi512_ps(_mm512_or_si512(sign, magnitude))
-}
-
-/// The codes of a block; element `i` is of group `i >> group_bits`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vbmi")]
-fn pack_block<S: Source>(group_bits: u32, divisors: &Divisors, src: &[u8], packed: &mut [u8], stream: bool) {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vbmi,avx512vbmi2")]
+fn pack_block<S: Source>(
+    group_bits: u32,
+    divisors: &Divisors,
+    src: &[u8],
+    writer: &mut Writer<'_>,
+    next: &[u8],
+    keys: &mut Keys,
+) -> __m512i {
     let size = S::DTYPE.size();
     let groups = |i: usize| [i >> group_bits, (i + STEP / 2) >> group_bits];
-    let (packed, packed_tail) = packed.as_chunks_mut::<48>();
     let steps = src.chunks_exact(STEP * size);
     let tail = steps.remainder();
-    for (i, (w, packed)) in steps.zip(packed.iter_mut()).enumerate() {
+    let mut next = next;
+    for (i, w) in steps.enumerate() {
         for line in (0..STEP * size).step_by(64) {
             // an address that is not mapped does no harm
             _mm_prefetch::<_MM_HINT_T1>(w.as_ptr().wrapping_add(AHEAD + line).cast());
         }
-        store_48(packed, pack_step::<S>(w, divisors, groups(STEP * i), !0), stream);
+        // a length that is known when code is generated makes it a straight line
+        if let Some((step, rest)) = next.split_at_checked(STEP * size) {
+            keys.add::<S>(group_bits, STEP * i, step);
+            next = rest;
+        } else {
+            keys.add_last::<S>(group_bits, STEP * i, next);
+            next = &[];
+        }
+        writer.push(pack_step::<S>(w, divisors, groups(STEP * i), !0));
     }
-    if !tail.is_empty() {
-        let (mut w, mut bytes) = ([0; STEP * 4], [0; 48]);
-        w[..tail.len()].copy_from_slice(tail);
-        let count = tail.len() / size;
-        let groups = groups(src.len() / size - count);
-        store_48(&mut bytes, pack_step::<S>(&w[..STEP * size], divisors, groups, (1 << count) - 1), false);
-        // 63 elements take all the 48 bytes
-        let packed = if packed_tail.is_empty() { &mut packed[packed.len() - 1][..] } else { packed_tail };
-        packed.copy_from_slice(&bytes[..packed.len()]);
+    if tail.is_empty() {
+        return _mm512_setzero_si512();
     }
+    let mut w = [0; STEP * 4];
+    w[..tail.len()].copy_from_slice(tail);
+    let count = tail.len() / size;
+    pack_step::<S>(&w[..STEP * size], divisors, groups(src.len() / size - count), (1 << count) - 1)
 }
 
 /// Packs 64 elements of two groups; those not `valid` leave zeros.
