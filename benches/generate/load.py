@@ -113,10 +113,14 @@ def load(kind: str, directory: Path, device: str) -> dict:
         result["gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
     if kind != "safetensors":
         tokens = torch.arange(8, device=device).view(1, 8)
-        with torch.no_grad():
+        with torch.no_grad(), Peak() as using:
             start = time.perf_counter()
             assert held(tokens).logits.isfinite().all()
             result["first_forward_s"] = round(time.perf_counter() - start, 2)
+        # a CPU reads mapped weights when it first uses them
+        most = (a - b for a, b in zip(using.most, peak.start, strict=True))
+        own, whole = (round(size / 2**30, 3) for size in most)
+        result |= {"anonymous_with_forward_gib": own, "resident_with_forward_gib": whole}
     return result
 
 

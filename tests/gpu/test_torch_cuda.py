@@ -94,6 +94,21 @@ def test_the_bytes_of_a_file_come_back():
         gpu = on_gpu(model)
 
 
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_words_of_two_scales(group):
+    scheme = Scheme(group, "mse", torch.uint16)
+    module = FlexQLinear.from_linear(nn.Linear(512, 200), scheme=scheme, act_bits=16).half()
+    gpu = on_gpu(module)
+    # scales of 16 columns have no kernel: torch multiplies
+    assert gpu.weight_packed.dim() == (2 if group == 32 else 1)
+    for m in (1, 40):
+        x = torch.randn(m, 512).half()
+        assert_close(gpu(x.cuda()), module(x), torch.float16)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(gpu.state_dict()[name].cpu(), tensor), name
+    assert torch.equal(gpu.cpu().weight_scale, module.weight_scale)
+
+
 def test_gradients():
     module = FlexQLinear.from_linear(nn.Linear(256, 128), act_bits=16).half()
     x = torch.randn(3, 256).half()

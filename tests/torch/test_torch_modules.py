@@ -214,7 +214,7 @@ def test_dequantize_leaves_no_packed_weight():
     [
         ({"group_size": 48}, "group_size: expected 32, 64, 128, 256 or 0, found 48"),
         ({"scale_rule": "minmax"}, "scale_rule: expected one of absmax31"),
-        ({"scale_dtype": torch.float32}, "scale_dtype: expected float16 or bfloat16"),
+        ({"scale_dtype": torch.float32}, "scale_dtype: expected float16, bfloat16 or uint16"),
     ],
 )
 def test_a_scheme_that_cannot_be_is_refused(settings, message):

@@ -185,7 +185,7 @@ def test_grouped_gradients_are_those_of_each_expert():
         (lambda p, s: (p[:, 1:], s), ValueError, "32 x 256 in groups of 128"),
         (lambda p, s: (p, s[:, :1]), ValueError, "expected 6144 packed bytes and 64 scales"),
         (lambda p, s: (p.int(), s), TypeError, "packed uint8"),
-        (lambda p, s: (p, s.float()), TypeError, "scale float16 or bfloat16"),
+        (lambda p, s: (p, s.float()), TypeError, "scale float16, bfloat16 or uint16"),
         (lambda p, s: (p.T.contiguous().T, s), ValueError, "contiguous"),
         (lambda p, s: (p.view(-1), s.view(-1)), ValueError, "device order"),
     ],

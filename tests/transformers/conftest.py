@@ -66,14 +66,15 @@ def packed(
     """The directory of a packed model, made by the pipeline behind `flexq-pack`."""
     from flexq._flexq import run_cli
 
-    made: dict[tuple[str, str], Path] = {}
+    made: dict[tuple[str, ...], Path] = {}
 
-    def directory(name: str, preset: str = "linear") -> Path:
-        if (name, preset) not in made:
+    def directory(name: str, preset: str = "linear", *options: str) -> Path:
+        key = (name, preset, *options)
+        if key not in made:
             out = tmp_path_factory.mktemp("packed") / f"{name}-{preset}"
             command = ["flexq-pack", "pack", str(dense(name)), str(out), "--preset", preset]
-            assert run_cli(command) == 0
-            made[name, preset] = out
-        return made[name, preset]
+            assert run_cli([*command, *options]) == 0
+            made[key] = out
+        return made[key]
 
     return directory

@@ -123,6 +123,21 @@ def test_a_model_quantized_in_place_can_be_saved(dense, packed, tmp_path, name, 
     assert torch.equal(logits(load(tmp_path / "dense")), logits(dense_again))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_pairs_of_scales(dense, packed, tmp_path, name):
+    options = ["--scale-type", "pair", "--group-size", "32"]
+    source = packed(name, "full", *options)
+    model = load(source, config=exact(source))
+    assert model.config.quantization_config.scale_dtype == "PAIR"
+    settings = FlexQConfig(preset="full", group_size=32, scale_dtype="PAIR", act_bits=16)
+    on_load = load(dense(name), quantization_config=settings)
+    assert torch.equal(logits(model), logits(on_load))
+    on_load.save_pretrained(tmp_path)
+    assert flexq.verify(tmp_path)["intact"]
+    assert_same_files(tmp_path, source)
+    torch.testing.assert_close(logits(model), logits(model.dequantize()), rtol=1e-3, atol=1e-3)
+
+
 def test_a_copy_of_a_model_saves_itself(packed, tmp_path):
     model = load(packed("llama"))
     twin = copy.deepcopy(model)

@@ -34,10 +34,11 @@ fn float_type(number: u8) -> Result<FloatType, Error> {
 }
 
 fn scale_type(number: u8) -> Result<ScaleType, Error> {
-    match float_type(number)? {
-        FloatType::F16 => Ok(ScaleType::F16),
-        FloatType::BF16 => Ok(ScaleType::BF16),
-        FloatType::F32 => Err(Error::unknown("type of scales", "float32", "float16, bfloat16")),
+    match number {
+        0 => Ok(ScaleType::F16),
+        1 => Ok(ScaleType::BF16),
+        3 => Ok(ScaleType::Pair),
+        _ => Err(Error::unknown("number of a type of scales", number, "0, 1, 3")),
     }
 }
 

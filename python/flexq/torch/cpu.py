@@ -5,10 +5,11 @@ from torch import Tensor
 
 from flexq import _flexq
 from flexq.torch import policy
-from flexq.torch.layout import groups, row_bytes
+from flexq.torch.layout import PAIR, SCALE_DTYPES, groups, row_bytes
 
 # the numbers under which the native module knows the types
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}
+SCALE_NUMBERS = {torch.float16: 0, torch.bfloat16: 1, PAIR: 3}
 
 
 def check_weight(packed: Tensor, scale: Tensor, rows: int, columns: int, group: int) -> None:
@@ -23,10 +24,10 @@ def check_weight(packed: Tensor, scale: Tensor, rows: int, columns: int, group: 
             f"{expected[0]} packed bytes and {expected[1]} scales, found packed "
             f"{tuple(packed.shape)} and scale {tuple(scale.shape)}"
         )
-    if packed.dtype != torch.uint8 or scale.dtype not in (torch.float16, torch.bfloat16):
+    if packed.dtype != torch.uint8 or scale.dtype not in SCALE_DTYPES.values():
         raise TypeError(
-            f"expected packed uint8 and scale float16 or bfloat16, found {packed.dtype} and "
-            f"{scale.dtype}"
+            f"expected packed uint8 and scale float16, bfloat16 or uint16, found {packed.dtype} "
+            f"and {scale.dtype}"
         )
     if not (packed.is_contiguous() and scale.is_contiguous()):
         raise ValueError("packed and scale must be contiguous")
@@ -43,7 +44,7 @@ def _weight(
     packed: Tensor, scale: Tensor, rows: int, columns: int, group: int
 ) -> tuple[int, int, int, int, int, int]:
     check_weight(packed, scale, rows, columns, group)
-    return packed.data_ptr(), scale.data_ptr(), dtype_number(scale.dtype), rows, columns, group
+    return packed.data_ptr(), scale.data_ptr(), SCALE_NUMBERS[scale.dtype], rows, columns, group
 
 
 def linear_out(
@@ -181,7 +182,7 @@ def quantize(
     rows = packed.numel() // packed.shape[-1] if packed.numel() else 0
     _flexq.cpu_quantize(
         (weight.data_ptr(), dtype_number(weight.dtype)),
-        (packed.data_ptr(), scale.data_ptr(), dtype_number(scale_dtype), rows, columns, group),
+        (packed.data_ptr(), scale.data_ptr(), SCALE_NUMBERS[scale_dtype], rows, columns, group),
         scale_rule,
         torch.get_num_threads(),
     )

@@ -76,7 +76,7 @@ class FlexQEmbedding(PackedWeight):
             self.weight_scale,
             rows,
             self.embedding_dim,
-            self.group_size,
+            self.group("weight"),
             self.weight.dtype,
         )
         return out

@@ -106,7 +106,7 @@ class FlexQExperts(PackedWeight):
             *self.packed(name),
             ends,
             rows,
-            self.group_size,
+            self.group(name),
             self.act_bits[index],
             act_group=self.act_group,
         )

@@ -96,7 +96,7 @@ class FlexQLinear(PackedWeight):
             self.weight_scale,
             self.bias,
             rows,
-            self.group_size,
+            self.group("weight"),
             self.act_bits,
             act_group=self.act_group,
         )

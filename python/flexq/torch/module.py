@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flexq.torch import cpu, cuda
-from flexq.torch.layout import Scheme, groups, row_bytes
+from flexq.torch.layout import GROUP_SIZES, PAIR, Scheme, groups, row_bytes, unpair
 
 
 class PackedWeight(nn.Module):
@@ -27,6 +27,8 @@ class PackedWeight(nn.Module):
         self._columns: dict[str, int] = {}
         # shapes [..., N, K] of the weights that are in device order
         self._reordered: dict[str, tuple[int, ...]] = {}
+        # words of two scales, as in a file, of those whose scales a GPU has one by one
+        self._words: dict[str, Tensor] = {}
 
     def declare(
         self,
@@ -47,6 +49,7 @@ class PackedWeight(nn.Module):
         """Sets a weight of `columns` columns; parameters may belong to other modules too."""
         self._columns[name] = columns
         self._reordered.pop(name, None)
+        self._words.pop(name, None)
         setattr(self, f"{name}_packed", _parameter(packed))
         setattr(self, f"{name}_scale", _parameter(scale))
 
@@ -80,6 +83,10 @@ class PackedWeight(nn.Module):
         shape = self._reordered.get(name)
         return shape[:-1] if shape else tuple(self.packed(name)[0].shape[:-1])
 
+    def group(self, name: str) -> int:
+        """Columns per scale of a weight as its tensors are now: half a group if unpaired."""
+        return self.group_size // 2 if name in self._words else self.group_size
+
     def columns(self, name: str) -> int:
         """K of a weight; of all of it where processes share it."""
         return self._columns[name]
@@ -92,9 +99,10 @@ class PackedWeight(nn.Module):
         """The codes and the scales of a weight as in a file; copies if they were reordered."""
         packed, scale = self.packed(name)
         shape = self._reordered.get(name)
-        return (
-            cuda.to_canonical(packed, scale, shape, self.group_size) if shape else (packed, scale)
-        )
+        if shape:
+            packed, scale = cuda.to_canonical(packed, scale, shape, self.group(name))
+            scale = self._words.get(name, scale)
+        return packed, scale
 
     def dequantize(self, name: str, dtype: torch.dtype) -> Tensor:
         """A weight as a dense tensor `[..., N, K]`."""
@@ -117,22 +125,38 @@ class PackedWeight(nn.Module):
                 continue
             if packed.dim() == 1:
                 # the parameters belong to another module too, which was here first
-                self._reordered[name] = cast("Any", packed).flexq_shape
+                self._reordered[name], words = cast("Any", packed).flexq_shape
+                if words is not None:
+                    self._words[name] = words
                 continue
-            codes, scales = local(packed), local(scale)
-            whole = codes.shape[-1] == row_bytes(self._columns[name])
-            columns = self._columns[name] if whole else codes.shape[-1] * 8 // 6
-            shape = (*codes.shape[:-1], columns)
-            self.exchange(name, *cuda.to_device_order(codes, scales, shape, self.group_size))
-            cast("Any", self.packed(name)[0]).flexq_shape = self._reordered[name] = shape
-            cuda.reserve_for(codes.device, shape[-2], columns, self.group_size, rows)
+            self._reorder(name, local(packed), local(scale), rows)
         return self
+
+    def _reorder(self, name: str, codes: Tensor, scales: Tensor, rows: int) -> None:
+        whole = codes.shape[-1] == row_bytes(self._columns[name])
+        columns = self._columns[name] if whole else codes.shape[-1] * 8 // 6
+        shape = (*codes.shape[:-1], columns)
+        words, group = None, self.group_size
+        if scales.dtype == PAIR:
+            if group // 2 not in GROUP_SIZES:
+                # no kernel of a GPU has scales of 16 columns
+                return
+            # a copy, since the parameter is about to get other memory
+            words = scales.detach().clone()
+            scales, group = unpair(words, columns, group)
+        self.exchange(name, *cuda.to_device_order(codes, scales, shape, group))
+        cast("Any", self.packed(name)[0]).flexq_shape = shape, words
+        self._reordered[name] = shape
+        if words is not None:
+            self._words[name] = words
+        cuda.reserve_for(codes.device, shape[-2], columns, group, rows)
 
     def _restore(self) -> None:
         for name in list(self._reordered):
             if self.packed(name)[0].dim() == 1:
                 self.exchange(name, *self.canonical(name))
             self._reordered.pop(name, None)
+            self._words.pop(name, None)
 
     def exchange(self, name: str, packed: Tensor, scale: Tensor) -> None:
         """Replaces the tensors of a weight, for every module that holds the same parameters."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from flexq.torch import policy
+from flexq.torch.layout import PAIR, unpair
 
 CHUNK = 1 << 22
 """Weights that `dequantize` unpacks at a time, which bounds its temporary memory."""
@@ -31,6 +32,8 @@ def unpack(packed: Tensor, columns: int) -> Tensor:
 
 
 def _dense(packed: Tensor, scale: Tensor, columns: int, group: int, dtype: torch.dtype) -> Tensor:
+    if scale.dtype == PAIR:
+        scale, group = unpair(scale, columns, group)
     width = group or max(columns, 1)
     scales = scale.float().repeat_interleave(width, dim=-1)[..., :columns]
     return (unpack(packed, columns).float() * scales).to(dtype)

@@ -61,7 +61,7 @@ class Siblings:
                 self.scale,
                 self.bias,
                 sum(self.sizes),
-                layer.group_size,
+                layer.group("weight"),
                 layer.act_bits,
                 act_group=layer.act_group,
             )
@@ -138,7 +138,7 @@ def _kind(member: FlexQLinear) -> tuple[Any, ...]:
     bias = None if member.bias is None else member.bias.dtype
     settings = (
         member.in_features,
-        member.group_size,
+        member.group("weight"),
         member.act_bits,
         member.act_group,
         bias,

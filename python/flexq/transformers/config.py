@@ -19,7 +19,7 @@ class FlexQConfig(QuantizationConfigMixin):
         bits: of a weight; 6.
         group_size: columns that share a scale: 32, 64, 128, 256 or `row`.
         scale_rule: `absmax31`, `absmax32s` or `mse`.
-        scale_dtype: type of the scales, `F16` or `BF16`.
+        scale_dtype: type of the scales: `F16`, `BF16`, or `PAIR` for two in a word.
         act_bits: of activations: `auto`, 16, 8 or 6.
         act_bits_overrides: settings for modules that a pattern selects, first match first.
         act_group: columns per scale of quantized activations: 128, `row` or `auto`.
@@ -80,7 +80,7 @@ class FlexQConfig(QuantizationConfigMixin):
     def scheme(self) -> Scheme:
         """The settings that weights are quantized with."""
         if self.scale_dtype not in SCALE_DTYPES:
-            raise ValueError(f"scale_dtype: expected F16 or BF16, found {self.scale_dtype!r}")
+            raise ValueError(f"scale_dtype: expected F16, BF16 or PAIR, found {self.scale_dtype!r}")
         return Scheme(
             parse_group_size(self.group_size), self.scale_rule, SCALE_DTYPES[self.scale_dtype]
         )

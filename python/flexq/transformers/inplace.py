@@ -1,6 +1,5 @@
 """Models of transformers that `flexq.torch.quantize_model_` packs in memory."""
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -22,11 +21,10 @@ def adopt(model: nn.Module, choice: Choice, request: Request) -> None:
     """
     if not isinstance(model, PreTrainedModel):
         return
-    is_half = request.scheme.scale_dtype == torch.float16
     config = FlexQConfig(
         group_size=format_group_size(request.scheme.group_size),
         scale_rule=request.scheme.scale_rule,
-        scale_dtype="F16" if is_half else "BF16",
+        scale_dtype=request.scheme.scale_name,
         act_bits=request.activations.bits,
         act_bits_overrides=dict(request.activations.overrides),
         act_group=request.activations.group,

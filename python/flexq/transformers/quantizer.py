@@ -122,7 +122,8 @@ class FlexQQuantizer(HfQuantizer):
                 f"layer, embedding or stack of experts at {strange[0]} that could hold it"
             )
         self.choice.targets = [known[name] for name in packed]
-        dtypes = {entry.scale.dtype for entry in packed.values()}
+        names = {"U16": "PAIR"}
+        dtypes = {names.get(e.scale.dtype, e.scale.dtype) for e in packed.values()}
         if len(dtypes) > 1:
             raise ValueError(f"scales of several types in one checkpoint: {sorted(dtypes)}")
         self.quantization_config.scale_dtype = dtypes.pop()

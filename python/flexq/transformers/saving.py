@@ -82,5 +82,5 @@ def seal(model: Any, directory: Path) -> None:
             str(model.dtype).removeprefix("torch."),
             config.group_size,
             config.scale_rule,
-            str(config.scheme().scale_dtype).removeprefix("torch."),
+            {"F16": "float16", "BF16": "bfloat16", "PAIR": "pair"}[config.scale_dtype],
         )
