@@ -3,4 +3,4 @@
 
 FLEXQ_SMALL(f16_g128_m8, 2, Float16<flexq::Half, 1, 1>)
 FLEXQ_SMALL(f16_g128_m16, 2, Float16<flexq::Half, 2, 1>)
-FLEXQ_SMALL(f16_g128_m32, 2, Float16<flexq::Half, 4, 1>)
+FLEXQ_SMALL(f16_g128_m32, 1, Float16<flexq::Half, 4, 1>)

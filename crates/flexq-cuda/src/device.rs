@@ -17,6 +17,10 @@ const STATIC_SHARED: CUfunction_attribute = CUfunction_attribute::CU_FUNC_ATTRIB
 const MAX_DYNAMIC_SHARED: CUfunction_attribute =
     CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 
+/// The share of a multiprocessor's cache that is shared memory, in percent.
+const CARVEOUT: CUfunction_attribute =
+    CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+
 /// What there is to know of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
@@ -127,6 +131,11 @@ impl Device {
             let most = self.info.arch.shared_bytes as c_int - fixed;
             // SAFETY: the function is alive.
             let status = unsafe { sys::cuFuncSetAttribute(function.0, MAX_DYNAMIC_SHARED, most) };
+            driver.check("cuFuncSetAttribute", status)?;
+            // All of it, whatever a launch needs: one that prefers another share cannot start
+            // beside this one, nor this one beside a launch before it.
+            // SAFETY: the function is alive.
+            let status = unsafe { sys::cuFuncSetAttribute(function.0, CARVEOUT, 100) };
             driver.check("cuFuncSetAttribute", status)?;
             Ok(function)
         })?;

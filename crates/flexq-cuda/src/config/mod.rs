@@ -13,7 +13,6 @@ use std::fmt;
 
 pub use grouped::Grouped;
 pub use hopper::Hopper;
-pub(crate) use small::WARPS as SMALL_WARPS;
 pub use small::{Reduce, Small, SmallOptions};
 pub use tile::Tile;
 
@@ -169,15 +168,16 @@ impl fmt::Display for Config {
     }
 }
 
-/// Whether a small-M kernel beats the warp-group kernels: its blocks keep their part of x, so the
-/// fewer numbers of x the better; `benches/record/` has both.
+/// Whether a small-M kernel beats the warp-group kernels. Its blocks keep their part of x, so the
+/// fewer numbers of x the better; with few rows of weights the others' tiles must share K.
 fn few_rows_win(p: &Problem) -> bool {
     let cells = p.m * p.k;
-    let light = p.m <= 8 && p.weight_bytes() < 16_000_000;
+    let narrow = p.n <= 5120;
+    let light = p.m <= 16 && p.weight_bytes() < 16_000_000;
     match p.activations {
-        Activations::F16 | Activations::BF16 => p.m <= 8 && cells <= 65_536,
-        Activations::Int8 { per_row: false } => light || cells <= 16_384 || p.m <= 4 && cells <= 57_344,
-        Activations::Int8 { per_row: true } => light || cells <= 8192 || p.m == 1 && cells <= 16_384,
+        Activations::F16 | Activations::BF16 => light || p.m <= 8,
+        Activations::Int8 { per_row: false } => cells <= 16_384 || narrow && p.m <= 16,
+        Activations::Int8 { per_row: true } => light || cells <= 8192 || narrow && p.m <= 8,
     }
 }
 
@@ -213,9 +213,10 @@ mod tests {
     #[test]
     fn small_products_fill_the_gpu_and_leave_room_for_the_next() {
         let p = problem(H200, 2, 8192, 8192, Activations::F16);
-        assert_eq!(choose(&p).to_string(), "small rows=8 strips=4 splits=1 stages=6 grid=132 shared=110368");
-        let Config::Small(c) = choose(&problem(H200, 1, 28672, 8192, Activations::F16)) else { panic!() };
-        assert_eq!((c.grid, c.options.room), (264, 2));
+        assert_eq!(choose(&p).to_string(), "small rows=8 strips=4 splits=1 stages=3 grid=132 shared=115184");
+        // the same share of shared memory, whatever is needed
+        let Config::Small(c) = choose(&problem(H200, 1, 1024, 4096, Activations::F16)) else { panic!() };
+        assert_eq!((c.splits, c.grid, c.options.room, c.shared_bytes), (4, 132, 2, 115_184));
         let unaligned = Problem { aligned: false, ..problem(H200, 16, 8192, 8192, Activations::BF16) };
         let Config::Small(c) = choose(&unaligned) else { panic!() };
         assert_eq!((c.rows, c.splits, c.cluster(), c.grid), (16, 2, 2, 132));
@@ -224,9 +225,15 @@ mod tests {
     #[test]
     fn few_activations_are_quantized_on_the_way() {
         let int8 = Activations::Int8 { per_row: false };
-        let fused =
-            |m| matches!(choose(&problem(H200, m, 4096, 4096, int8)), Config::Small(c) if c.options.fused);
-        assert!(fused(1) && fused(4) && !fused(8));
+        let launch = |m, k| {
+            let Config::Small(c) = choose(&problem(H200, m, 4096, k, int8)) else { panic!("{m} {k}") };
+            (c.options.fused, c.splits, c.options.room)
+        };
+        assert_eq!(launch(1, 4096), (true, 1, 2));
+        // a block quantizes a quarter of every row
+        assert_eq!(launch(8, 4096), (true, 4, 2));
+        // a launch of its own leaves no room for a second block
+        assert_eq!(launch(16, 14336), (false, 4, 1));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Launches of the small-M kernels.
 
-use super::Problem;
+use super::{Activations, Problem};
 use crate::order::TILE_COLUMNS;
 
 /// How sums of several splits of K are added.
@@ -12,25 +12,20 @@ pub enum Reduce {
     Workspace,
 }
 
-/// Warps of a block.
-pub(crate) const WARPS: u64 = 8;
+/// Warps of a block, on Hopper and before: `kWarps` in kernels/include/flexq/small/args.cuh.
+const fn warps(hopper: bool) -> u64 {
+    if hopper { 12 } else { 8 }
+}
+
+/// Depth of a warp's ring where it can be chosen. All warps of a multiprocessor then ask for 55 KB,
+/// what memory brings in 2 us; more would only stand in the way of the activations.
+const STAGES: u64 = 3;
 /// Shared memory that kernels keep for a flag, at most, and what the driver keeps for a block.
 const STATIC_BYTES: u64 = 16;
 const RESERVED_BYTES: u64 = 1024;
 
 /// Depth of a warp's ring where it is fixed: before Hopper.
 const FIXED_STAGES: u64 = 5;
-
-/// Numbers of x that are quantized on the way, at most: beyond that a launch of its own is faster.
-const MOST_FUSED: usize = 16_384;
-/// The same for a block that keeps all of K.
-const MOST_FUSED_WHOLE: usize = 8192;
-/// Bytes of weights up to which shallow rings do for 16-bit x: deeper ones, which would hold all
-/// of it, fill while the previous launch needs the memory.
-const LIGHT_WEIGHT: u64 = 24_000_000;
-/// Bytes of weights from which two blocks a multiprocessor, which start and end apart from
-/// each other, beat one beside the next launch; for one row of x.
-const LARGE_WEIGHT: u64 = 100_000_000;
 
 /// What can be chosen of a launch; the rest follows from the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +62,8 @@ pub struct Small {
     pub split_blocks: u32,
     /// Depth of a warp's ring.
     pub stages: u32,
+    /// Warps of a block.
+    pub warps: u32,
     /// Blocks of threads.
     pub grid: u32,
     /// Dynamic shared memory.
@@ -104,17 +101,21 @@ impl Small {
         let stage_bytes = 1536 + 32 * 128 / p.segment as u64 + if hopper { 8 } else { 0 };
         let x = m * (split_blocks * TILE_COLUMNS as u64 * p.activations.bytes() + 16);
         let x_scales = if int8 { (split_blocks * m).next_multiple_of(4) * 4 } else { 0 };
-        let slots = (strips + WARPS) * m * 80;
+        let warps = warps(hopper);
+        let slots = (strips + warps) * m * 80;
         let fixed = x + x_scales + slots;
         let reserved = STATIC_BYTES + if options.room > 1 { RESERVED_BYTES } else { 0 };
         let most = u64::from(p.arch.shared_bytes) / options.room.max(1) - reserved;
-        let depth = most.saturating_sub(fixed) / (WARPS * stage_bytes);
+        let depth = most.saturating_sub(fixed) / (warps * stage_bytes);
         let stages = if hopper {
-            (strips * split_blocks).div_ceil(WARPS).min(options.stages).min(depth).max(1)
+            (strips * split_blocks).div_ceil(warps).min(options.stages).min(depth).max(1)
         } else {
             FIXED_STAGES
         };
-        let ring = WARPS * stages * stage_bytes;
+        let ring = warps * stages * stage_bytes;
+        // Launches that lie beside each other take the same share: with less, a third might find
+        // room, and then there are two on one multiprocessor and none on another.
+        let shared = if hopper && options.room > 1 { most } else { ring + fixed };
         let sums = strips * m.div_ceil(8) * 512;
         let in_cluster = splits > 1 && options.reduce == Reduce::Cluster;
         if depth < stages || in_cluster && sums > ring {
@@ -127,8 +128,9 @@ impl Small {
             splits: splits as u32,
             split_blocks: split_blocks as u32,
             stages: stages as u32,
+            warps: warps as u32,
             grid: (groups * splits) as u32,
-            shared_bytes: (ring + fixed) as u32,
+            shared_bytes: shared as u32,
         })
     }
 
@@ -143,55 +145,60 @@ impl Small {
         self.splits > 1 && self.options.reduce == Reduce::Workspace
     }
 
-    /// Whether memory is kept busy: a ring of less than three stages is not deep enough.
+    /// Whether the ring is as deep as wanted, or holds all there is.
     fn is_deep(&self) -> bool {
-        let units = u64::from(self.strips * self.split_blocks).div_ceil(WARPS);
-        u64::from(self.stages) >= units.min(3)
+        let units = (self.strips * self.split_blocks).div_ceil(self.warps);
+        self.stages >= units.min(self.options.stages as u32)
     }
 
-    /// The first of these that fits with rings deep enough, or else the first that fits.
-    fn first(p: &Problem, candidates: &[SmallOptions]) -> Option<Self> {
-        let fitting = || candidates.iter().filter_map(|options| Self::with(p, options));
-        fitting().find(Self::is_deep).or_else(|| fitting().next())
-    }
-
-    /// Parts of K follow from memory: a block keeps its part of the activations, and room for the
-    /// next launch beside this one is worth more than whole columns. Few strips of weights are
-    /// cut along K so that all multiprocessors work. What is measured is in `benches/record/`.
-    pub(super) fn choose(p: &Problem, planes: bool) -> Option<Self> {
-        let int8 = p.activations.is_int8();
-        let cells = p.m * p.k;
-        let fused = int8 && cells <= MOST_FUSED;
-        let hopper = p.arch.capability >= (9, 0);
-        let processors = u64::from(p.arch.multiprocessors);
-        // Sums of many strips would take the memory of the rings.
-        let blocks = (p.strips() / (processors * 16)).max(1);
-        let options = |splits: u64, room| SmallOptions {
-            planes,
-            fused,
-            splits,
-            reduce: if hopper && splits == 2 { Reduce::Cluster } else { Reduce::Workspace },
-            stages: if !int8 && p.weight_bytes() < LIGHT_WEIGHT { 4 } else { 64 },
-            blocks,
-            room,
-        };
-        let filling = (processors / p.strips().max(1)).clamp(1, 8.min(p.k_blocks()).max(1));
-        let least = if fused && cells > MOST_FUSED_WHOLE { filling.max(2) } else { filling };
-        let least = 1 << least.ilog2();
-        // A launch that quantizes would take the place of a block beside this launch.
-        let shares = hopper && (fused || !int8);
-        let mut candidates = Vec::with_capacity(8);
-        if shares {
-            if p.m == 1 && p.weight_bytes() > LARGE_WEIGHT {
-                candidates.push(SmallOptions { blocks: blocks.max(2), ..options(least, 2) });
+    /// Nanoseconds that order launches for one product: what streaming its weights takes a block, and
+    /// what activations and partial sums add to it. Fitted to sweeps over eight shapes on an H200.
+    fn time(&self, p: &Problem) -> u64 {
+        let (m, strips, splits) = (p.m as u64, u64::from(self.strips), u64::from(self.splits));
+        let rounds = u64::from(self.grid.div_ceil(p.arch.multiprocessors));
+        let weights = 55 * strips * u64::from(self.split_blocks) * rounds;
+        let staged = m * u64::from(self.split_blocks);
+        let activations = match p.activations {
+            Activations::Int8 { per_row } if self.options.fused => {
+                // the largest number of a row is found in all of it
+                16 * staged + if per_row { 8 * m * p.k_blocks() } else { 0 }
             }
-            candidates.extend([options(least, 2), options(2 * least, 2)]);
-        }
-        candidates.extend([options(least, 1)]);
-        if shares {
-            candidates.push(options(4 * least, 2));
-        }
-        candidates.extend([2, 4, 8, 16].map(|splits| options(splits * least, 1)));
-        Self::first(p, &candidates)
+            Activations::Int8 { .. } => 2200 + 7 * staged,
+            _ => 7 * staged,
+        };
+        let sums = 5 * m * strips;
+        let reduce = match self.options.reduce {
+            _ if splits == 1 => 0,
+            Reduce::Cluster => 1000,
+            Reduce::Workspace => 240 * splits + 12 * m * strips,
+        };
+        let shallow = if self.is_deep() || self.stages > 1 { 0 } else { 1400 };
+        2400 + weights + activations + sums + reduce + shallow
+    }
+
+    /// The launch with these parts, beside which the next one finds room if rings can still be deep.
+    fn with_parts(p: &Problem, planes: bool, splits: u64, blocks: u64, fused: bool) -> Option<Self> {
+        let hopper = p.arch.capability >= (9, 0);
+        // More blocks than two do not fill the multiprocessors as clusters.
+        let reduce = if hopper && splits == 2 { Reduce::Cluster } else { Reduce::Workspace };
+        let with_room = |room| {
+            Self::with(p, &SmallOptions { planes, fused, splits, reduce, stages: STAGES, blocks, room })
+        };
+        // A launch that quantizes would take the place of a block beside this one.
+        let shares = hopper && (fused || !p.activations.is_int8());
+        let beside = if shares { with_room(2) } else { None };
+        beside.filter(Self::is_deep).or_else(|| with_room(1)).or(beside)
+    }
+
+    /// The launch thought fastest, and its time: activations are staged by every block, so parts of K
+    /// pay where there are many of them; quantizing them there saves a launch.
+    pub(super) fn choose(p: &Problem, planes: bool) -> Option<Self> {
+        // Sums of many strips can take more memory than there is.
+        let rounds = (p.strips() / (u64::from(p.arch.multiprocessors) * 16)).max(1);
+        let fused: &[bool] = if p.activations.is_int8() { &[true, false] } else { &[false] };
+        let ways = [1, 2, 4, 8, 16].into_iter().flat_map(|splits| [(splits, 1), (splits, rounds)]);
+        ways.flat_map(|way| fused.iter().map(move |&fused| (way, fused)))
+            .filter_map(|((splits, blocks), fused)| Self::with_parts(p, planes, splits, blocks, fused))
+            .min_by_key(|launch| launch.time(p))
     }
 }

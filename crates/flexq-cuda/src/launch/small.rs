@@ -1,7 +1,7 @@
 //! `kernels/small_*.cu`.
 
 use super::{Shape, launch};
-use crate::config::{Activations, SMALL_WARPS, Small};
+use crate::config::{Activations, Small};
 use crate::device::Device;
 use crate::error::Result;
 
@@ -62,7 +62,7 @@ pub unsafe fn run(
     let kernel = device.kernel(source, &name)?;
     let shape = Shape {
         grid: config.grid,
-        threads: SMALL_WARPS as u32 * 32,
+        threads: config.warps * 32,
         shared_bytes: config.shared_bytes,
         cluster: config.cluster(),
     };

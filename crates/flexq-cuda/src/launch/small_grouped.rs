@@ -1,7 +1,7 @@
 //! `kernels/small_grouped_*.cu`.
 
 use super::{Shape, launch, small};
-use crate::config::{Activations, Grouped, SMALL_WARPS};
+use crate::config::{Activations, Grouped};
 use crate::device::Device;
 use crate::error::Result;
 
@@ -39,7 +39,7 @@ pub unsafe fn run(
     let kernel = device.kernel(source, &name)?;
     let shape = Shape {
         grid: config.small.grid * config.items,
-        threads: SMALL_WARPS as u32 * 32,
+        threads: config.small.warps * 32,
         shared_bytes: config.small.shared_bytes,
         cluster: config.small.cluster(),
     };

@@ -1,7 +1,8 @@
 // A warp's private ring of weight blocks in shared memory, filled ahead of use.
 //
 // The units of a warp are (strip, K block) pairs, K fastest. Hopper's copy engine brings each
-// with two or more bulk copies that one lane asks for; a barrier per stage says when they have
+// with two or more bulk copies that one lane asks for, with addresses that all lanes count, so that
+// they stay in uniform registers; a barrier per stage says when they have
 // landed, so the depth is chosen at run time to fill the shared memory there is. Elsewhere all
 // lanes copy 16 bytes at a time and the depth is fixed.
 #pragma once
@@ -81,9 +82,10 @@ class Ring {
 #pragma unroll 1
         for (int s = 0; s < stages_; ++s) ptx::barrier_init(barrier_ + s * 8, 1);
         ptx::barrier_init_fence();
-#pragma unroll 1
-        for (int s = 0; s < stages_; ++s) fetch(s);
       }
+      __syncwarp();
+#pragma unroll 1
+      for (int s = 0; s < stages_; ++s) fetch(s);
     } else {
 #pragma unroll
       for (int s = 0; s < kFixedStages - 1; ++s) fetch(s);
@@ -106,7 +108,7 @@ class Ring {
   __device__ __forceinline__ void advance() {
     if constexpr (kBulkCopies) {
       __syncwarp();
-      if (lane_ == 0) fetch(stage_);
+      fetch(stage_);
     } else {
       fetch(stage_ == 0 ? kFixedStages - 1 : stage_ - 1);
     }
@@ -126,12 +128,14 @@ class Ring {
     if constexpr (kBulkCopies) {
       if (units_.left <= 0) return;
       const u32 barrier = barrier_ + s * 8;
-      ptx::barrier_arrive_expect(barrier, kStageBytes);
-      ptx::copy_bulk(to, units_.weights, layout::kBlockBytes, barrier);
+      if (ptx::elect()) {
+        ptx::barrier_arrive_expect(barrier, kStageBytes);
+        ptx::copy_bulk(to, units_.weights, layout::kBlockBytes, barrier);
 #pragma unroll
-      for (int i = 0; i < segments; ++i) {
-        ptx::copy_bulk(to + layout::kBlockBytes + i * kScaleBytes, units_.scales + u64(i) * units_.n_pad,
-                       kScaleBytes, barrier);
+        for (int i = 0; i < segments; ++i) {
+          ptx::copy_bulk(to + layout::kBlockBytes + i * kScaleBytes, units_.scales + u64(i) * units_.n_pad,
+                         kScaleBytes, barrier);
+        }
       }
       units_.next();
     } else {
