@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn small_products_fill_the_gpu_and_leave_room_for_the_next() {
         let p = problem(H200, 2, 8192, 8192, Activations::F16);
-        assert_eq!(choose(&p).to_string(), "small rows=8 strips=4 splits=1 stages=3 grid=132 shared=115184");
+        assert_eq!(choose(&p).to_string(), "small rows=8 strips=4 splits=1 stages=4 grid=132 shared=115184");
         // the same share of shared memory, whatever is needed
         let Config::Small(c) = choose(&problem(H200, 1, 1024, 4096, Activations::F16)) else { panic!() };
         assert_eq!((c.splits, c.grid, c.options.room, c.shared_bytes), (4, 132, 2, 115_184));

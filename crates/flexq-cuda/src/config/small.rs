@@ -17,9 +17,9 @@ const fn warps(hopper: bool) -> u64 {
     if hopper { 12 } else { 8 }
 }
 
-/// Depth of a warp's ring where it can be chosen. All warps of a multiprocessor then ask for 55 KB,
-/// what memory brings in 2 us; more would only stand in the way of the activations.
-const STAGES: u64 = 3;
+/// Depth of a warp's ring where it can be chosen. All warps of a multiprocessor then ask for 74 KB,
+/// what memory brings in 2.5 us; more would only stand in the way of the activations.
+const STAGES: u64 = 4;
 /// Shared memory that kernels keep for a flag, at most, and what the driver keeps for a block.
 const STATIC_BYTES: u64 = 16;
 const RESERVED_BYTES: u64 = 1024;
@@ -160,8 +160,10 @@ impl Small {
         let staged = m * u64::from(self.split_blocks);
         let activations = match p.activations {
             Activations::Int8 { per_row } if self.options.fused => {
+                // twelve warps load 96 times 128 numbers at once
+                let more = if staged > 96 { 1000 } else { 0 };
                 // the largest number of a row is found in all of it
-                16 * staged + if per_row { 8 * m * p.k_blocks() } else { 0 }
+                16 * staged + more + if per_row { 9 * m * p.k_blocks() } else { 0 }
             }
             Activations::Int8 { .. } => 2200 + 7 * staged,
             _ => 7 * staged,
@@ -170,9 +172,10 @@ impl Small {
         let reduce = match self.options.reduce {
             _ if splits == 1 => 0,
             Reduce::Cluster => 1000,
-            Reduce::Workspace => 240 * splits + 12 * m * strips,
+            // the wait for the last block shows where little else takes time
+            Reduce::Workspace => 240 * splits + 8 * m * strips + if m < 4 { 1600 } else { 0 },
         };
-        let shallow = if self.is_deep() || self.stages > 1 { 0 } else { 1400 };
+        let shallow = if self.stages > 1 || self.is_deep() { 0 } else { 1400 };
         2400 + weights + activations + sums + reduce + shallow
     }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "flexq/layout.cuh"
-#include "flexq/ptx/copy.cuh"
 #include "flexq/types.cuh"
 
 namespace flexq {
@@ -48,49 +47,34 @@ __device__ constexpr int x_row_bytes(int blocks) {
 }
 
 // Copies bytes [first, first + bytes) of each row of x into the slice, zeros from byte `valid`
-// of a row on. Rows must be made of whole 16-byte pieces.
-//
-// On Hopper asynchronous copies are all in flight at once; bulk copies would queue behind the weights
-// of the next product. Elsewhere weights come by asynchronous copies, requested before, so it is
-// plain loads here, several in flight before the first store.
+// of a row on. Plain loads, several in flight before the first store: asynchronous and bulk copies
+// would have to wait for the weights requested before them, of this product and of the next.
+// Rows must be made of whole 16-byte pieces.
 template <int threads>
 __device__ __forceinline__ void stage_pieces(const u8* x, u64 x_stride, int rows, int first,
                                              int bytes, int valid, u8* slice, int slice_stride) {
+  constexpr int kBatch = 8;
   const int pieces = bytes / 16;
   int row = threadIdx.x / pieces, piece = threadIdx.x % pieces;
-  const auto step = [&] {
-    piece += threads;
-    while (piece >= pieces) piece -= pieces, ++row;
-  };
-#if __CUDA_ARCH__ >= 900
-  for (; row < rows; step()) {
-    const int byte = first + piece * 16;
-    const bool inside = byte < valid;
-    ptx::copy_async_or_zero(ptx::shared_address(slice + row * slice_stride + piece * 16),
-                            x + row * x_stride + (inside ? byte : 0), inside);
-  }
-  ptx::copy_commit();
-  ptx::copy_wait<0>();
-#else
-  constexpr int kBatch = 8;
   while (row < rows) {
     uint4 v[kBatch];
     u8* to[kBatch];
 #pragma unroll
-    for (int j = 0; j < kBatch; ++j, step()) {
+    for (int j = 0; j < kBatch; ++j) {
       const int byte = first + piece * 16;
       v[j] = make_uint4(0, 0, 0, 0);
       to[j] = row < rows ? slice + row * slice_stride + piece * 16 : nullptr;
       if (row < rows && byte < valid) {
         v[j] = __ldg(reinterpret_cast<const uint4*>(x + row * x_stride + byte));
       }
+      piece += threads;
+      while (piece >= pieces) piece -= pieces, ++row;
     }
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
       if (to[j] != nullptr) *reinterpret_cast<uint4*>(to[j]) = v[j];
     }
   }
-#endif
 }
 
 // Moves accumulator fragments (rows g, g + 8 of a strip; activation rows 2 t, 2 t + 1 of
