@@ -123,6 +123,8 @@ pub unsafe fn grouped_linear(device: &Device, stream: u64, product: &GroupedLine
                 x_scale_stride,
                 splits: c.splits as i32,
                 split_blocks: c.split_blocks as i32,
+                strips: c.strips as i32,
+                longer: c.longer as i32,
                 stages: c.stages as i32,
                 per_row: i32::from(product.precision.per_row),
                 limit: limit.unwrap_or_default(),

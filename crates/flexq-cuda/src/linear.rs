@@ -266,6 +266,8 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
                 x_scale_stride,
                 splits: c.splits as i32,
                 split_blocks: c.split_blocks as i32,
+                strips: c.strips as i32,
+                longer: c.longer as i32,
                 stages: c.stages as i32,
                 per_row: i32::from(product.precision.per_row),
                 limit: limit.unwrap_or_default(),

@@ -32,7 +32,7 @@ constexpr bool kClusters = false;
 
 // Warp that owns unit `u` when `units` are cut into `workers` ranges [w U / W, (w + 1) U / W).
 __device__ __forceinline__ int owner(int u, int units, int workers) {
-  return ((u + 1) * workers - 1) / units;
+  return quotient((u + 1) * workers - 1, units);
 }
 
 __device__ __forceinline__ void add(float4& a, const float4& b) {
@@ -54,9 +54,9 @@ __device__ __forceinline__ void finish(const SmallArgs& a, int row, int col, con
 }  // namespace small
 
 // `Policy` multiplies one K block and keeps a warp's sums: Float16, Int8 or Bits in small/.
-// This block of threads is number `index` of the `count` that share the product.
+// This block of threads is number `index` of those that share the product.
 template <class Policy, int warps>
-__device__ __forceinline__ void small_product(const SmallArgs& a, int index, int count) {
+__device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
   using namespace small;
   constexpr int segments = Policy::kSegments;
 
@@ -65,10 +65,9 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index, int
   const int g = lane / 4;
   const int k_blocks = ceil_div(a.k, layout::kTileCols);
   const int n_pad = round_up(a.n, layout::kTileRows);
-  const int group = index / a.splits, split = index % a.splits;
-  const int groups = count / a.splits, all_strips = n_pad / layout::kBlockRows;
-  const int strip0 = u32(group) * all_strips / groups;
-  const int strips = u32(group + 1) * all_strips / groups - strip0;
+  const int group = quotient(index, a.splits), split = index - group * a.splits;
+  const int strip0 = group * (a.strips - 1) + min(group, a.longer);
+  const int strips = group < a.longer ? a.strips : a.strips - 1;
   const int block0 = split * a.split_blocks;
   const int blocks = min(a.split_blocks, k_blocks - block0);
   const int units = strips * blocks;
@@ -81,19 +80,19 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index, int
   float* const slots = x_scales + Policy::scale_floats(a.m, a.split_blocks);
   const int slot_floats = a.m * kSlotStride;
 
-  const int begin = warp < workers ? warp * units / workers : 0;
-  const int end = warp < workers ? (warp + 1) * units / workers : 0;
+  const int begin = units < warps ? min(warp, units) : warp * units / warps;
+  const int end = units < warps ? min(warp + 1, units) : (warp + 1) * units / warps;
+  int strip = quotient(begin, blocks), block = begin - strip * blocks;
 
   ptx::launch_dependents();
   Ring<segments, warps> ring(
-      a, shared, warp, {a, strip0, begin, end - begin, block0, blocks, k_blocks, n_pad});
+      a, shared, warp, {a, strip0 + strip, block, end - begin, block0, blocks, k_blocks, n_pad});
 
   ptx::wait_for_previous();
   Policy::template stage<warps>(a, x, x_scales, block0, blocks);
   __syncthreads();
 
   Policy policy(a, x, x_scales);
-  int strip = begin / blocks, block = begin % blocks;
   for (int unit = begin; unit < end; ++strip, block = 0) {
     const int run = min(blocks - block, end - unit);
     unit += run;
@@ -124,7 +123,7 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index, int
   const int quad = lane % 4 * 4;
   float* const sums = reinterpret_cast<float*>(shared);  // the ring is free now
   for (int item = warp; item < items; item += warps) {
-    const int s = item / octets, row = item % octets * 8 + g;
+    const int s = quotient(item, octets), row = (item - s * octets) * 8 + g;
     if (row >= a.m) continue;
     const int first = owner(s * blocks, units, workers);
     const int last = owner((s + 1) * blocks - 1, units, workers);
@@ -148,7 +147,7 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index, int
     // Each block of the cluster adds its share of the strips over all blocks.
     ptx::cluster_sync();
     for (int item = split + warp * a.splits; item < items; item += warps * a.splits) {
-      const int s = item / octets, row = item % octets * 8 + g;
+      const int s = quotient(item, octets), row = (item - s * octets) * 8 + g;
       if (row >= a.m) continue;
       float4 v = {};
 #pragma unroll 4
@@ -165,7 +164,7 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index, int
     __syncthreads();
     if (!is_last) return;
     for (int item = warp; item < items; item += warps) {
-      const int s = item / octets, row = item % octets * 8 + g;
+      const int s = quotient(item, octets), row = (item - s * octets) * 8 + g;
       if (row >= a.m) continue;
       const int col = (strip0 + s) * layout::kBlockRows + quad;
       float4 v = {};

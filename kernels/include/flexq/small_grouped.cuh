@@ -78,7 +78,7 @@ __device__ __forceinline__ void small_grouped_product(const SmallGroupedArgs& g)
   }
   a.arrivals += index * (g.blocks / a.splits);
   a.m = item.rows;
-  small_product<Policy, warps>(a, blockIdx.x % g.blocks, g.blocks);
+  small_product<Policy, warps>(a, blockIdx.x - index * g.blocks);
 }
 
 }  // namespace flexq

@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(choose(&p).to_string(), "small rows=8 strips=4 splits=1 stages=4 grid=132 shared=115184");
         // the same share of shared memory, whatever is needed
         let Config::Small(c) = choose(&problem(H200, 1, 1024, 4096, Activations::F16)) else { panic!() };
-        assert_eq!((c.splits, c.grid, c.options.room, c.shared_bytes), (4, 132, 2, 115_184));
+        assert_eq!((c.splits, c.grid, c.options.room, c.shared_bytes), (1, 64, 2, 115_184));
         let unaligned = Problem { aligned: false, ..problem(H200, 16, 8192, 8192, Activations::BF16) };
         let Config::Small(c) = choose(&unaligned) else { panic!() };
         assert_eq!((c.rows, c.splits, c.cluster(), c.grid), (16, 2, 2, 132));
@@ -295,7 +295,10 @@ mod tests {
                                 );
                             }
                             if let Config::Small(c) = config {
-                                assert!(u64::from(c.strips) * u64::from(c.grid / c.splits) >= p.strips());
+                                let groups = u64::from(c.grid / c.splits);
+                                let longer = u64::from(c.longer);
+                                assert!(longer <= groups);
+                                assert_eq!(u64::from(c.strips - 1) * groups + longer, p.strips());
                                 assert!(u64::from(c.split_blocks * c.splits) >= p.k_blocks());
                             }
                         }

@@ -56,6 +56,8 @@ pub struct Small {
     pub rows: u32,
     /// Strips of 16 weight rows a block works on, at most.
     pub strips: u32,
+    /// Groups of blocks that work on as many; the others, after them, on one less.
+    pub longer: u32,
     /// Parts of K.
     pub splits: u32,
     /// Blocks of 128 columns in a part.
@@ -125,6 +127,7 @@ impl Small {
             options: *options,
             rows,
             strips: strips as u32,
+            longer: (p.strips() - (strips - 1) * groups) as u32,
             splits: splits as u32,
             split_blocks: split_blocks as u32,
             stages: stages as u32,

@@ -22,6 +22,8 @@ pub struct Arguments {
     pub x_scale_stride: i32,
     pub splits: i32,
     pub split_blocks: i32,
+    pub strips: i32,
+    pub longer: i32,
     pub stages: i32,
     pub per_row: i32,
     pub limit: f32,

@@ -21,6 +21,8 @@ struct SmallArgs {
   i32 x_stride, x_scale_stride;
   i32 splits;
   i32 split_blocks;       // K blocks per split
+  i32 strips;             // of a row group, at most
+  i32 longer;             // row groups that have as many, before those with one less
   i32 stages;             // depth of each warp's ring, on Hopper
   i32 per_row;            // quantization: one scale a row
   float q_max;            // and the largest code
@@ -36,6 +38,14 @@ constexpr int kWarps = 12;
 #else
 constexpr int kWarps = 8;
 #endif
+
+// a / b of numbers that are not negative, a below 2^21: a whole number and a half over b is further
+// from the next whole number than both roundings reach. A tenth of an integer division.
+__device__ __forceinline__ int quotient(int a, int b) {
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(float(b)));
+  return int((float(a) + 0.5f) * inverse);
+}
 
 // Floats per activation row of a slot: 16, padded against bank conflicts.
 constexpr int kSlotStride = 20;
@@ -55,7 +65,7 @@ __device__ __forceinline__ void stage_pieces(const u8* x, u64 x_stride, int rows
                                              int bytes, int valid, u8* slice, int slice_stride) {
   constexpr int kBatch = 8;
   const int pieces = bytes / 16;
-  int row = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+  int row = quotient(threadIdx.x, pieces), piece = threadIdx.x - row * pieces;
   while (row < rows) {
     uint4 v[kBatch];
     u8* to[kBatch];

@@ -11,6 +11,5 @@
 #define FLEXQ_SMALL(name, blocks, ...)                                                  \
   extern "C" __global__ void __launch_bounds__(flexq::small::kWarps * 32, blocks)       \
       flexq_small_##name(const __grid_constant__ flexq::SmallArgs a) {                  \
-    flexq::small_product<flexq::small::__VA_ARGS__, flexq::small::kWarps>(a, blockIdx.x, \
-                                                                          gridDim.x);   \
+    flexq::small_product<flexq::small::__VA_ARGS__, flexq::small::kWarps>(a, blockIdx.x); \
   }

@@ -15,7 +15,8 @@ __device__ __forceinline__ void stage_codes(const SmallArgs& a, u8* x, float* sc
   constexpr int threads = warps * 32;
   const int k_pad = round_up(a.k, layout::kTileCols);
   for (int i = threadIdx.x; i < a.m * blocks; i += threads) {
-    scales[i] = a.x_scales[u64(block0 + i / a.m) * a.x_scale_stride + i % a.m];
+    const int block = quotient(i, a.m);
+    scales[i] = a.x_scales[u64(block0 + block) * a.x_scale_stride + i - block * a.m];
   }
   stage_pieces<threads>(static_cast<const u8*>(a.x), k_pad, a.m, block0 * layout::kTileCols,
                         blocks * layout::kTileCols, k_pad, x, x_row_bytes<1>(a.split_blocks));
@@ -37,15 +38,17 @@ __device__ __forceinline__ void for_each_block(const SmallArgs& a, int block0, i
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
       const int item = first + j * kAtOnce, at = item < items ? item : 0;
-      load(from + u64(at / blocks) * a.x_stride,
-           (block0 + at % blocks) * layout::kTileCols + lane * kColumns, a.k, w[j]);
+      const int row = quotient(at, blocks), block = at - row * blocks;
+      load(from + u64(row) * a.x_stride, (block0 + block) * layout::kTileCols + lane * kColumns, a.k,
+           w[j]);
     }
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
       const int item = first + j * kAtOnce, at = item < items ? item : 0;
       float v[kColumns];
       widen(w[j], a.x_type, v);
-      use(at / blocks, at % blocks, v, item < items);
+      const int row = quotient(at, blocks);
+      use(row, at - row * blocks, v, item < items);
     }
   }
 }

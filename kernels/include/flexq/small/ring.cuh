@@ -32,11 +32,12 @@ struct Units {
   const u8* weights;
   const u16* scales;
 
-  __device__ __forceinline__ Units(const SmallArgs& args, int strip0, int first, int count,
+  // `count` of them, the first of which is (strip, block), of `blocks` blocks from block0 on.
+  __device__ __forceinline__ Units(const SmallArgs& args, int strip, int block, int count,
                                    int block0, int blocks, int k_blocks, int n_pad)
       : a(args),
-        strip(strip0 + first / blocks),
-        block(first % blocks),
+        strip(strip),
+        block(block),
         left(count),
         block0(block0),
         blocks(blocks),
