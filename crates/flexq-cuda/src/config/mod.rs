@@ -176,8 +176,8 @@ fn few_rows_win(p: &Problem) -> bool {
     let light = p.m <= 16 && p.weight_bytes() < 16_000_000;
     match p.activations {
         Activations::F16 | Activations::BF16 => light || p.m <= 8,
-        Activations::Int8 { per_row: false } => cells <= 16_384 || narrow && p.m <= 16,
-        Activations::Int8 { per_row: true } => light || cells <= 8192 || narrow && p.m <= 8,
+        Activations::Int8 { per_row: false } => cells <= 16_384 * p.m.min(2) || narrow && p.m <= 16,
+        Activations::Int8 { per_row: true } => light || cells <= 8192 || narrow && p.m <= 4,
     }
 }
 
@@ -213,10 +213,10 @@ mod tests {
     #[test]
     fn small_products_fill_the_gpu_and_leave_room_for_the_next() {
         let p = problem(H200, 2, 8192, 8192, Activations::F16);
-        assert_eq!(choose(&p).to_string(), "small rows=8 strips=4 splits=1 stages=4 grid=132 shared=115184");
+        assert_eq!(choose(&p).to_string(), "small rows=8 strips=4 splits=1 stages=3 grid=132 shared=115184");
         // the same share of shared memory, whatever is needed
         let Config::Small(c) = choose(&problem(H200, 1, 1024, 4096, Activations::F16)) else { panic!() };
-        assert_eq!((c.splits, c.grid, c.options.room, c.shared_bytes), (1, 64, 2, 115_184));
+        assert_eq!((c.splits, c.grid, c.options.room, c.shared_bytes), (2, 128, 2, 115_184));
         let unaligned = Problem { aligned: false, ..problem(H200, 16, 8192, 8192, Activations::BF16) };
         let Config::Small(c) = choose(&unaligned) else { panic!() };
         assert_eq!((c.rows, c.splits, c.cluster(), c.grid), (16, 2, 2, 132));

@@ -17,9 +17,10 @@ const fn warps(hopper: bool) -> u64 {
     if hopper { 12 } else { 8 }
 }
 
-/// Depth of a warp's ring where it can be chosen. All warps of a multiprocessor then ask for 74 KB,
-/// what memory brings in 2.5 us; more would only stand in the way of the activations.
-const STAGES: u64 = 4;
+/// Depth of a warp's ring where it can be chosen. Three for all warps of a multiprocessor are 55 KB,
+/// what memory brings in 2 us; more would stand in the way of activations, of 16 bits above all.
+const STAGES: u64 = 3;
+const INT8_STAGES: u64 = 4;
 /// Shared memory that kernels keep for a flag, at most, and what the driver keeps for a block.
 const STATIC_BYTES: u64 = 16;
 const RESERVED_BYTES: u64 = 1024;
@@ -116,8 +117,13 @@ impl Small {
         };
         let ring = warps * stages * stage_bytes;
         // Launches that lie beside each other take the same share: with less, a third might find
-        // room, and then there are two on one multiprocessor and none on another.
-        let shared = if hopper && options.room > 1 { most } else { ring + fixed };
+        // room, and then there are two on one multiprocessor and none on another. One that shall
+        // lie alone takes more than half.
+        let shared = match options.room {
+            _ if !hopper => ring + fixed,
+            0 | 1 => (ring + fixed).max(u64::from(p.arch.shared_bytes) / 2),
+            _ => most,
+        };
         let sums = strips * m.div_ceil(8) * 512;
         let in_cluster = splits > 1 && options.reduce == Reduce::Cluster;
         if depth < stages || in_cluster && sums > ring {
@@ -154,32 +160,29 @@ impl Small {
         self.stages >= units.min(self.options.stages as u32)
     }
 
-    /// Nanoseconds that order launches for one product: what streaming its weights takes a block, and
-    /// what activations and partial sums add to it. Fitted to sweeps over eight shapes on an H200.
+    /// Nanoseconds that order launches for one product: what streaming its weights takes, and what
+    /// activations and partial sums add to it. Fitted to runs of `benches/gpu` on an H200.
     fn time(&self, p: &Problem) -> u64 {
         let (m, strips, splits) = (p.m as u64, u64::from(self.strips), u64::from(self.splits));
-        let rounds = u64::from(self.grid.div_ceil(p.arch.multiprocessors));
-        let weights = 55 * strips * u64::from(self.split_blocks) * rounds;
+        let at_work = u64::from(self.grid.min(p.arch.multiprocessors));
+        let weights = 55 * p.strips() * p.k_blocks() / at_work;
         let staged = m * u64::from(self.split_blocks);
         let activations = match p.activations {
-            Activations::Int8 { per_row } if self.options.fused => {
-                // twelve warps load 96 times 128 numbers at once
-                let more = if staged > 96 { 1000 } else { 0 };
-                // the largest number of a row is found in all of it
-                16 * staged + more + if per_row { 9 * m * p.k_blocks() } else { 0 }
+            // the largest number of a row is found in all of it
+            Activations::Int8 { per_row: true } if self.options.fused => {
+                23 * staged + 900 + 5 * m * p.k_blocks()
             }
-            Activations::Int8 { .. } => 2200 + 7 * staged,
+            Activations::Int8 { .. } if self.options.fused => 23 * staged,
+            Activations::Int8 { .. } => 2800 + 7 * staged,
             _ => 7 * staged,
         };
-        let sums = 5 * m * strips;
-        let reduce = match self.options.reduce {
+        let sums = match self.options.reduce {
             _ if splits == 1 => 0,
-            Reduce::Cluster => 1000,
-            // the wait for the last block shows where little else takes time
-            Reduce::Workspace => 240 * splits + 8 * m * strips + if m < 4 { 1600 } else { 0 },
+            Reduce::Cluster => 800 + (20 * m.div_ceil(8) + 8 * m) * strips,
+            Reduce::Workspace => 225 * splits + (75 * m.div_ceil(8) + 5 * m) * strips,
         };
         let shallow = if self.stages > 1 || self.is_deep() { 0 } else { 1400 };
-        2400 + weights + activations + sums + reduce + shallow
+        weights + activations + sums + shallow
     }
 
     /// The launch with these parts, beside which the next one finds room if rings can still be deep.
@@ -187,9 +190,9 @@ impl Small {
         let hopper = p.arch.capability >= (9, 0);
         // More blocks than two do not fill the multiprocessors as clusters.
         let reduce = if hopper && splits == 2 { Reduce::Cluster } else { Reduce::Workspace };
-        let with_room = |room| {
-            Self::with(p, &SmallOptions { planes, fused, splits, reduce, stages: STAGES, blocks, room })
-        };
+        let stages = if p.activations.is_int8() { INT8_STAGES } else { STAGES };
+        let with_room =
+            |room| Self::with(p, &SmallOptions { planes, fused, splits, reduce, stages, blocks, room });
         // A launch that quantizes would take the place of a block beside this one.
         let shares = hopper && (fused || !p.activations.is_int8());
         let beside = if shares { with_room(2) } else { None };
@@ -202,9 +205,13 @@ impl Small {
         // Sums of many strips can take more memory than there is.
         let rounds = (p.strips() / (u64::from(p.arch.multiprocessors) * 16)).max(1);
         let fused: &[bool] = if p.activations.is_int8() { &[true, false] } else { &[false] };
-        let ways = [1, 2, 4, 8, 16].into_iter().flat_map(|splits| [(splits, 1), (splits, rounds)]);
-        ways.flat_map(|way| fused.iter().map(move |&fused| (way, fused)))
-            .filter_map(|((splits, blocks), fused)| Self::with_parts(p, planes, splits, blocks, fused))
-            .min_by_key(|launch| launch.time(p))
+        let best = |splits: &[u64]| {
+            let ways = splits.iter().flat_map(|&splits| [(splits, 1), (splits, rounds)]);
+            ways.flat_map(|way| fused.iter().map(move |&fused| (way, fused)))
+                .filter_map(|((splits, blocks), fused)| Self::with_parts(p, planes, splits, blocks, fused))
+                .min_by_key(|launch| launch.time(p))
+        };
+        // More parts leave multiprocessors idle, into which later launches would move.
+        if p.strips() < 32 { best(&[1, 2, 4, 8, 16]) } else { best(&[1, 2, 4]).or_else(|| best(&[8, 16])) }
     }
 }
