@@ -179,7 +179,7 @@ impl Small {
         let sums = match self.options.reduce {
             _ if splits == 1 => 0,
             Reduce::Cluster => 800 + (20 * m.div_ceil(8) + 8 * m) * strips,
-            Reduce::Workspace => 225 * splits + (75 * m.div_ceil(8) + 5 * m) * strips,
+            Reduce::Workspace => 290 * splits + (75 * m.div_ceil(8) + 5 * m) * strips,
         };
         let shallow = if self.stages > 1 || self.is_deep() { 0 } else { 1400 };
         weights + activations + sums + shallow
