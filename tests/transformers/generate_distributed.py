@@ -9,6 +9,7 @@ from flexq.torch import FlexQLinear
 from flexq.torch.siblings import join
 from flexq.transformers import FlexQConfig
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.distributed import DistributedConfig
 
 directory, result, *options = sys.argv[1:]
 tokens = torch.arange(14).view(2, 7)
@@ -17,9 +18,12 @@ config = AutoConfig.from_pretrained(directory)
 if settings == {}:
     # the order of sums differs, which rounding activations would amplify
     config.quantization_config["act_bits"] = 16
+# `tp_plan="auto"` alone is going out of use
+plan = DistributedConfig(tp_plan="auto")
+shared = {"distributed_config": plan} if "distributed" in options else {"tp_plan": "auto"}
 try:
     model = AutoModelForCausalLM.from_pretrained(
-        directory, config=config, tp_plan="auto", **settings
+        directory, config=config, **shared, **settings
     )
     if "save" in options:
         model.save_pretrained(result)
