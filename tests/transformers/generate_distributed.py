@@ -22,9 +22,7 @@ if settings == {}:
 plan = DistributedConfig(tp_plan="auto")
 shared = {"distributed_config": plan} if "distributed" in options else {"tp_plan": "auto"}
 try:
-    model = AutoModelForCausalLM.from_pretrained(
-        directory, config=config, **shared, **settings
-    )
+    model = AutoModelForCausalLM.from_pretrained(directory, config=config, **shared, **settings)
     if "save" in options:
         model.save_pretrained(result)
 except ValueError as error:

@@ -41,7 +41,11 @@ def run(directory, result, *options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "preset", "options"),
-    [("llama", "full", ()), ("llama", "linear", ("join", "distributed")), ("mixtral", "linear", ())],
+    [
+        ("llama", "full", ()),
+        ("llama", "linear", ("join", "distributed")),
+        ("mixtral", "linear", ()),
+    ],
 )
 def test_two_processes_equal_one(packed, tmp_path, name, preset, options):
     output = run(packed(name, preset), tmp_path / "logits", *options)
