@@ -29,6 +29,8 @@ struct Kernel {
     kind: Kind,
     /// Rows of M that a tile covers.
     rows: u32,
+    /// Consumer warp groups of a block, each of 64 rows of N.
+    groups: u32,
     /// Blocks of threads that share activations.
     cluster: u32,
     /// Stages of weights, 128 columns each.
@@ -40,43 +42,43 @@ struct Kernel {
     time: u64,
 }
 
-/// One kernel with stages of whole K blocks.
-const fn joint(kind: Kind, rows: u32, stages: u32, boxes: u32, time: u64) -> Kernel {
-    Kernel { kind, rows, cluster: 1, stages, x_stages: stages, boxes, time }
+/// One kernel whose activations come by whole K blocks, one block alone.
+const fn kernel(kind: Kind, rows: u32, groups: u32, (stages, x_stages): (u32, u32), time: u64) -> Kernel {
+    let boxes = if let Kind::Float = kind { 2 } else { 1 };
+    Kernel { kind, rows, groups, cluster: 1, stages, x_stages, boxes, time }
 }
 
-static KERNELS: [Kernel; 13] = [
-    joint(Kind::Float, 32, 8, 2, 450),
-    joint(Kind::Float, 64, 6, 2, 570),
-    joint(Kind::Float, 128, 4, 2, 880),
-    Kernel { kind: Kind::Float, rows: 256, cluster: 1, stages: 3, x_stages: 5, boxes: 1, time: 1480 },
-    Kernel { kind: Kind::Float, rows: 256, cluster: 2, stages: 3, x_stages: 5, boxes: 1, time: 1440 },
-    joint(Kind::Rows, 32, 10, 1, 370),
-    joint(Kind::Rows, 64, 8, 1, 450),
-    joint(Kind::Rows, 128, 6, 1, 660),
-    joint(Kind::Rows, 256, 4, 1, 1100),
-    joint(Kind::Blocks, 32, 10, 1, 390),
-    joint(Kind::Blocks, 64, 8, 1, 490),
-    joint(Kind::Blocks, 128, 6, 1, 790),
-    joint(Kind::Blocks, 256, 4, 1, 1450),
+static KERNELS: [Kernel; 15] = [
+    kernel(Kind::Float, 32, 2, (8, 8), 430),
+    kernel(Kind::Float, 64, 2, (6, 6), 520),
+    kernel(Kind::Float, 128, 2, (5, 4), 760),
+    kernel(Kind::Float, 128, 3, (5, 3), 1090),
+    kernel(Kind::Float, 192, 2, (4, 3), 1010),
+    Kernel { boxes: 1, ..kernel(Kind::Float, 256, 2, (3, 5), 1350) },
+    Kernel { boxes: 1, cluster: 2, ..kernel(Kind::Float, 256, 2, (3, 5), 1330) },
+    kernel(Kind::Rows, 32, 2, (10, 10), 320),
+    kernel(Kind::Rows, 64, 2, (8, 8), 415),
+    kernel(Kind::Rows, 128, 2, (6, 6), 605),
+    kernel(Kind::Rows, 256, 2, (4, 4), 1070),
+    kernel(Kind::Blocks, 32, 2, (10, 10), 360),
+    kernel(Kind::Blocks, 64, 2, (8, 8), 470),
+    kernel(Kind::Blocks, 128, 2, (6, 6), 740),
+    kernel(Kind::Blocks, 256, 2, (4, 4), 1435),
 ];
-
-/// Consumer warp groups of a block, each of 64 rows of N.
-const GROUPS: u32 = 2;
 
 impl Kernel {
     /// Rows of N that a cluster covers.
     fn columns(&self) -> u32 {
-        64 * GROUPS * self.cluster
+        64 * self.groups * self.cluster
     }
 
     fn shared_bytes(&self) -> u32 {
         let scales = if self.kind == Kind::Blocks { self.rows * 4 } else { 0 };
         let x = self.boxes * self.rows * 128 + scales;
-        let weights = GROUPS * (6144 + 128);
-        let output = GROUPS * if self.rows < 128 { 16 } else { 64 } * 144;
+        let weights = self.groups * (6144 + 128);
+        let output = self.groups * if self.rows < 128 { 16 } else { 64 } * 144;
         let barriers = 16 * (self.stages + self.x_stages);
-        let flags = GROUPS * 4;
+        let flags = self.groups * 4;
         self.x_stages * x.next_multiple_of(1024) + self.stages * weights + output + barriers + flags + 1024
     }
 
@@ -88,6 +90,7 @@ impl Kernel {
         let most = p.arch.multiprocessors / self.cluster;
         let base = Hopper {
             rows: self.rows,
+            groups: self.groups,
             cluster: self.cluster,
             splits: 1,
             split_tiles: 0,
@@ -95,31 +98,34 @@ impl Kernel {
             grid: 0,
             shared_bytes: self.shared_bytes(),
         };
-        let time = |units: u64| units * self.time;
+        let rows = u64::from(self.rows);
+        // Workers that multiply `units` K blocks, and store sums of `tiles` tiles before the last.
+        let time = |units: u64, tiles: u64| units * self.time + tiles * 6 * rows;
         let grid = |workers: u32| workers * self.cluster;
         // Whole tiles.
         let rounds = u64::from(tiles.div_ceil(most));
-        let mut launches =
-            vec![(time(rounds * k_blocks) + 1000, Hopper { grid: grid(most.min(tiles)), ..base })];
+        let mut launches = vec![(
+            time(rounds * k_blocks, rounds.saturating_sub(1)) + 1800,
+            Hopper { grid: grid(most.min(tiles)), ..base },
+        )];
         // The K of the tiles of a last, partial round is shared out: to all, or to the same
         // number of workers for every tile, which leaves fewer sums to add.
-        let (whole, rest) = (tiles / most, tiles % most);
+        let (whole, rest) = (u64::from(tiles / most), tiles % most);
         let units = u64::from(rest) * k_blocks;
         let shared = Hopper { split_tiles: rest, ..base };
-        let rows = u64::from(self.rows);
         if rest > 0 && units >= u64::from(most) {
-            let each = u64::from(whole) * k_blocks + units.div_ceil(u64::from(most));
-            launches.push((time(each) + 5000 + 34 * rows, Hopper { grid: grid(most), ..shared }));
+            let each = whole * k_blocks + units.div_ceil(u64::from(most));
+            launches.push((time(each, whole) + 7100 + 25 * rows, Hopper { grid: grid(most), ..shared }));
         }
         let workers = u64::from(most / rest.max(1) * rest).min(units) as u32;
         if whole == 0 && workers > rest {
             let each = units.div_ceil(u64::from(workers));
-            launches.push((time(each) + 3400 + 31 * rows, Hopper { grid: grid(workers), ..shared }));
+            launches.push((time(each, 0) + 5100 + 30 * rows, Hopper { grid: grid(workers), ..shared }));
         }
         // Two blocks share the K of a tile. Larger clusters do not fill the multiprocessors.
         if self.cluster == 1 && tiles * 2 <= most && k_blocks >= 2 {
             let launch = Hopper { splits: 2, grid: tiles * 2, ..base };
-            launches.push((time(k_blocks.div_ceil(2)) + 3000 + 8 * rows, launch));
+            launches.push((time(k_blocks.div_ceil(2), 0) + 2950 + 22 * rows, launch));
         }
         launches
     }
@@ -130,6 +136,8 @@ impl Kernel {
 pub struct Hopper {
     /// Rows of M that a tile covers.
     pub rows: u32,
+    /// Warp groups of a block that multiply, each of 64 rows of N.
+    pub groups: u32,
     /// Blocks that share activations.
     pub cluster: u32,
     /// Blocks, then of one cluster, that share the K of a tile.
@@ -148,13 +156,13 @@ impl Hopper {
     /// Rows of N that a cluster covers.
     #[must_use]
     pub fn columns(&self) -> u32 {
-        64 * GROUPS * self.cluster
+        64 * self.groups * self.cluster
     }
 
     /// Threads of a block: the groups that multiply, and the producers.
     #[must_use]
     pub fn threads(&self) -> u32 {
-        128 * (GROUPS + 1)
+        128 * (self.groups + 1)
     }
 
     /// Bytes of partial sums in the workspace.
@@ -169,43 +177,38 @@ impl Hopper {
     /// As many bytes of partial sums as the best launch for any product of up to `m` rows needs.
     #[must_use]
     pub fn most_partial_bytes(p: &Problem, m: usize) -> u64 {
-        let rows = match m {
-            0..=32 => 32,
-            33..=64 => 64,
-            65..=128 => 128,
-            _ => 256,
+        let groups_rows = match m {
+            0..=32 => 2 * 32,
+            33..=64 => 2 * 64,
+            65..=128 => 3 * 128,
+            _ => 2 * 256,
         };
         // Workers, each with a part of a first and of a last tile, of fewer tiles than workers.
-        2 * u64::from(p.arch.multiprocessors) * u64::from(64 * GROUPS * rows) * 4
+        2 * u64::from(p.arch.multiprocessors) * 64 * groups_rows * 4
     }
 
     /// Counters in the workspace.
     #[must_use]
     pub fn counters(&self) -> u64 {
-        u64::from(self.split_tiles * GROUPS * self.cluster)
-    }
-
-    /// The launch with tiles of `rows` rows of M that is thought best, or `None` where there is no
-    /// such kernel or the GPU or the operands forbid it.
-    #[must_use]
-    pub fn with_rows(p: &Problem, rows: u32) -> Option<Self> {
-        Self::best(p, |kernel| kernel.rows == rows)
+        u64::from(self.split_tiles * self.groups * self.cluster)
     }
 
     pub(super) fn choose(p: &Problem) -> Option<Self> {
         Self::best(p, |_| true)
     }
 
-    fn best(p: &Problem, which: impl Fn(&Kernel) -> bool) -> Option<Self> {
+    /// The launch thought best of those that `which` accepts, or `None` where there is none or the GPU
+    /// or the operands forbid it.
+    pub(super) fn best(p: &Problem, which: impl Fn(&Self) -> bool) -> Option<Self> {
         if p.arch.capability != (9, 0) || p.segment != 128 || !p.aligned || p.m == 0 {
             return None;
         }
         let kind = Kind::of(p.activations);
         KERNELS
             .iter()
-            .filter(|kernel| kernel.kind == kind && which(kernel))
+            .filter(|kernel| kernel.kind == kind)
             .flat_map(|kernel| kernel.launches(p))
-            .filter(|(_, launch)| launch.shared_bytes <= p.arch.shared_bytes)
+            .filter(|(_, launch)| launch.shared_bytes <= p.arch.shared_bytes && which(launch))
             .min_by_key(|&(time, _)| time)
             .map(|(_, launch)| launch)
     }

@@ -252,9 +252,12 @@ mod tests {
         };
         // 64 tiles: two blocks share the K of each
         assert_eq!(choice(32, 8192, 8192), "hopper 32x128 splits=2 split_tiles=0 grid=128");
-        // 32 tiles: four blocks each; 86 tiles: all blocks get the same share of K
-        assert_eq!(choice(32, 4096, 4096), "hopper 32x128 splits=1 split_tiles=32 grid=128");
-        assert_eq!(choice(64, 11008, 4096), "hopper 64x128 splits=1 split_tiles=86 grid=132");
+        // 40 tiles: three blocks each; 86 tiles: sharing them would cost more than it saves
+        assert_eq!(choice(32, 5120, 5120), "hopper 32x128 splits=1 split_tiles=40 grid=120");
+        assert_eq!(choice(64, 11008, 4096), "hopper 64x128 splits=1 split_tiles=0 grid=86");
+        // tiles of other shapes, where 128 or 116 of them are one round
+        assert_eq!(choice(256, 12288, 4096), "hopper 128x192 splits=1 split_tiles=0 grid=128");
+        assert_eq!(choice(512, 11008, 4096), "hopper 192x128 splits=1 split_tiles=0 grid=132");
         // whole tiles of 256 rows, clusters of two
         assert_eq!(choice(1024, 8192, 8192), "hopper 256x256 splits=1 split_tiles=0 grid=132");
     }

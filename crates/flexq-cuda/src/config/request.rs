@@ -1,7 +1,8 @@
 //! A choice of kernel made by hand, as text: for experiments and for tests of every family.
 //!
 //! `"small"`, `"planes"`, `"tile"` or `"hopper"`, and after it `name=number` for what shall
-//! not be chosen: `"small splits=4 cluster=1"`, `"tile splits=2"`, `"hopper rows=64"`.
+//! not be chosen: `"small splits=4 cluster=1"`, `"tile splits=2"`, `"hopper rows=64
+//! splits=2"`.
 
 use super::{Config, Hopper, Problem, Reduce, Small, Tile, choose};
 use crate::error::{Error, Result};
@@ -79,9 +80,23 @@ impl Config {
                 Self::Tile(Tile::with_splits(p, splits))
             }
             "hopper" => {
-                let mut rows = u64::from(Hopper::choose(p).ok_or_else(unfit)?.rows);
-                options.take("rows", &mut rows);
-                Self::Hopper(Hopper::with_rows(p, rows as u32).ok_or_else(unfit)?)
+                let fields: [(&str, fn(&Hopper) -> u32); 5] = [
+                    ("rows", |c| c.rows),
+                    ("columns", Hopper::columns),
+                    ("splits", |c| c.splits),
+                    ("split_tiles", |c| c.split_tiles),
+                    ("grid", |c| c.grid),
+                ];
+                let asked: Vec<_> = fields
+                    .into_iter()
+                    .filter_map(|(name, field)| {
+                        let mut value = u64::MAX;
+                        options.take(name, &mut value);
+                        (value != u64::MAX).then_some((field, value))
+                    })
+                    .collect();
+                let fits = |c: &Hopper| asked.iter().all(|&(field, value)| u64::from(field(c)) == value);
+                Self::Hopper(Hopper::best(p, fits).ok_or_else(unfit)?)
             }
             _ => return Err(refused(text, "expected auto, small, planes, tile or hopper")),
         };

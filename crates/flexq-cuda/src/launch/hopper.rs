@@ -11,6 +11,7 @@ use super::{Shape, launch};
 use crate::config::{Activations, Hopper};
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernels::Source;
 
 #[repr(C, align(64))]
 pub struct TensorMap(pub [u64; 16]);
@@ -80,13 +81,15 @@ pub fn tensor_map(
 
 /// Source and kernel for a launch.
 pub fn names(config: &Hopper, activations: Activations) -> (&'static str, String) {
-    let (source, kind) = match activations {
-        Activations::F16 => ("sm90_f16", "f16"),
-        Activations::BF16 => ("sm90_bf16", "bf16"),
-        Activations::Int8 { per_row: true } => ("sm90_s8r", "s8r"),
-        Activations::Int8 { per_row: false } => ("sm90_s8b", "s8b"),
+    let kind = match activations {
+        Activations::F16 => "f16",
+        Activations::BF16 => "bf16",
+        Activations::Int8 { per_row: true } => "s8r",
+        Activations::Int8 { per_row: false } => "s8b",
     };
-    (source, format!("flexq_sm90_{kind}_n{}_m{}", config.columns(), config.rows))
+    let rows = config.rows;
+    let source = Source::named(&format!("sm90_{kind}_m{rows}")).map_or("", |source| source.name);
+    (source, format!("flexq_sm90_{kind}_n{}_m{rows}", config.columns()))
 }
 
 /// # Safety

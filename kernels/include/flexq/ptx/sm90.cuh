@@ -57,6 +57,19 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
       : "memory");
 }
 
+// Whether the phase has ended: a question whose answer may be used much later.
+__device__ __forceinline__ bool barrier_test(u32 barrier, u32 parity) {
+  u32 done;
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
 // ---- Copy engine: global to shared memory, completing on a barrier.
 
 // `bytes` contiguous bytes; both addresses and the size are multiples of 16.
@@ -189,6 +202,9 @@ __device__ __forceinline__ u32 wgmma_operand(u32 shared) {
 #define FLEXQ_R32 FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) "%30,%31"
 #define FLEXQ_R64 \
   FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) FLEXQ_TEN(3) FLEXQ_TEN(4) FLEXQ_TEN(5) "%60,%61,%62,%63"
+#define FLEXQ_R96                                                                             \
+  FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) FLEXQ_TEN(3) FLEXQ_TEN(4) FLEXQ_TEN(5) FLEXQ_TEN(6) \
+  FLEXQ_TEN(7) FLEXQ_TEN(8) "%90,%91,%92,%93,%94,%95"
 #define FLEXQ_R128 \
   FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) FLEXQ_TEN(3) FLEXQ_TEN(4) FLEXQ_TEN(5) FLEXQ_TEN(6) \
   FLEXQ_TEN(7) FLEXQ_TEN(8) FLEXQ_TEN(9) FLEXQ_TEN(10) FLEXQ_TEN(11)                        \
@@ -198,6 +214,7 @@ __device__ __forceinline__ u32 wgmma_operand(u32 shared) {
   FLEXQ_C4(c, i), FLEXQ_C4(c, i + 4), FLEXQ_C4(c, i + 8), FLEXQ_C4(c, i + 12)
 #define FLEXQ_C32(c, i) FLEXQ_C16(c, i), FLEXQ_C16(c, i + 16)
 #define FLEXQ_C64(c, i) FLEXQ_C32(c, i), FLEXQ_C32(c, i + 32)
+#define FLEXQ_C96(c, i) FLEXQ_C64(c, i), FLEXQ_C32(c, i + 64)
 #define FLEXQ_C128(c, i) FLEXQ_C64(c, i), FLEXQ_C64(c, i + 64)
 
 // D [64 x n] = A B (+ D unless `clear`); n / 2 accumulators a thread.
@@ -222,14 +239,18 @@ __device__ __forceinline__ u32 wgmma_operand(u32 shared) {
 FLEXQ_WGMMA_TYPES("n32", 16, 16, 17, 18, 19, 20, 21)
 FLEXQ_WGMMA_TYPES("n64", 32, 32, 33, 34, 35, 36, 37)
 FLEXQ_WGMMA_TYPES("n128", 64, 64, 65, 66, 67, 68, 69)
+FLEXQ_WGMMA_TYPES("n192", 96, 96, 97, 98, 99, 100, 101)
 FLEXQ_WGMMA_TYPES("n256", 128, 128, 129, 130, 131, 132, 133)
 
 #undef FLEXQ_WGMMA_TYPES
 #undef FLEXQ_WGMMA
+#undef FLEXQ_C128
+#undef FLEXQ_C96
 #undef FLEXQ_C64
 #undef FLEXQ_C32
 #undef FLEXQ_C16
 #undef FLEXQ_C4
+#undef FLEXQ_R96
 #undef FLEXQ_R64
 #undef FLEXQ_R32
 #undef FLEXQ_R16

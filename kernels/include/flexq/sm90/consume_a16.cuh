@@ -1,8 +1,5 @@
-// 16-bit activations: weights become 16-bit fragments in registers, scale included, while the
-// previous step's product runs.
-//
-// Issue slots per 16 columns and 64 weight rows: about 20 a warp for fp16, 24 for bf16, under
-// 128 tensor cycles at 256 activation rows (two row blocks of 128, say).
+// 16-bit activations: weights become 16-bit operands in registers, scale included, while the
+// products of the quad (32 columns) before run.
 #pragma once
 
 #include "flexq/convert.cuh"
@@ -62,7 +59,7 @@ struct Bfloat16 {
 
 template <class T, class Format>
 class Consume16 {
-  static_assert(!T::kJoint, "a stage of activations is 64 columns");
+  static_assert(!T::kJoint, "weights are given back long before activations");
 
  public:
   __device__ __forceinline__ Consume16(const HopperArgs& a, const Ring<T>& ring, int group)
@@ -74,23 +71,13 @@ class Consume16 {
   }
 
   __device__ __forceinline__ void run(int blocks, Sums<T>& sum) {
-    u32 fragment[2][4];
     zero<T>(sum);
-    open(fragment[0]);
-    for (int block = 1;; ++block) {
-      step<0>(fragment, sum);
-      if (block > 1) release();
-      step<1>(fragment, sum);
-      step<2>(fragment, sum);
-      step<3>(fragment, sum);
-      step<4>(fragment, sum);
-      release();
-      step<5>(fragment, sum);
-      step<6>(fragment, sum);
-      step<7>(fragment, sum);
-      if (block == blocks) break;
-      open(fragment[0]);
-    }
+    left_ = blocks;
+    ready_ = x_ready_ = false;
+    open();
+    unpack<0>();
+    block<true>(sum);
+    while (left_ > 0) block<false>(sum);
     ptx::wgmma_wait<0>();
     release();
     ptx::pin(sum);
@@ -99,11 +86,31 @@ class Consume16 {
   __device__ __forceinline__ void finish(int, Sums<T>&) const {}
 
  private:
-  static constexpr int kSteps = layout::kTileCols / 16, kStepsPerBox = kSteps / 2;
+  static constexpr int kSteps = layout::kTileCols / 16 / layout::kQuads;
+  // Quads of a stage of activations.
+  static constexpr int kStageQuads = layout::kQuads / T::kElement * T::kBoxes;
 
-  // Waits for the next weights: their words, scales and first fragments.
-  __device__ __forceinline__ void open(u32 (&fragment)[4]) {
-    ptx::barrier_wait(ring_.full(at_.stage), at_.parity);
+  // One K block; its first operands are ready, and at the end those of the next are.
+  template <bool first>
+  __device__ __forceinline__ void block(Sums<T>& sum) {
+    --left_;
+    quad<0>(sum);
+    if constexpr (!first) release();
+    ready_ = ptx::barrier_test(ring_.full(at_.stage), at_.parity);
+    unpack<1>();
+    quad<1>(sum);
+    unpack<2>();
+    quad<2>(sum);
+    if constexpr (kStageQuads == 2) release();
+    unpack<3>();
+    if (left_ > 0) open();
+    quad<3>(sum);
+    unpack<0>();
+  }
+
+  // Waits for the next weights and takes their words and scales: then the stage is free.
+  __device__ __forceinline__ void open() {
+    if (!ready_) ptx::barrier_wait(ring_.full(at_.stage), at_.parity);
     const u32 weights = ring_.weights(at_.stage);
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
@@ -113,41 +120,51 @@ class Consume16 {
     scale_[1] = Format::scale(ptx::load_shared_u16(weights + scales_ + 16), scale_type_);
     ring_.release(at_.stage);
     at_.advance();
-    unpack<0>(fragment);
   }
 
-  // Products of 16 columns; then, while they run, the weights of the next 16.
-  template <int s>
-  __device__ __forceinline__ void step(u32 (&fragment)[2][4], Sums<T>& sum) {
-    if constexpr (s % kStepsPerBox == 0) {
-      ptx::barrier_wait(ring_.x_full(x_at_.stage), x_at_.parity);
+  // Starts the products of quad j and waits for those of the quad before.
+  template <int j>
+  __device__ __forceinline__ void quad(Sums<T>& sum) {
+    if constexpr (j % kStageQuads == 0) {
+      if (!x_ready_) ptx::barrier_wait(ring_.x_full(x_at_.stage), x_at_.parity);
       x_ = ptx::wgmma_operand(ring_.x(x_at_.stage));
       x_at_.advance();
     }
     ptx::wgmma_fence();
 #pragma unroll
-    for (int p = 0; p < T::kParts; ++p) {
-      Format::wgmma(sum[p], fragment[s % 2], x_ + s % kStepsPerBox * 2 + p * (T::kPart * 8));
+    for (int i = 0; i < kSteps; ++i) {
+      constexpr int kFirst = j % kStageQuads * kSteps;
+      const int step = kFirst + i;
+#pragma unroll
+      for (int p = 0; p < T::kParts; ++p) {
+        Format::wgmma(sum[p], operands_[j % 2][i],
+                      x_ + step / 4 * (T::kBoxBytes / 16) + step % 4 * 2 + p * (T::kPart * 8));
+      }
     }
     ptx::wgmma_commit();
+    if constexpr ((j + 1) % kStageQuads == 0) {
+      x_ready_ = ptx::barrier_test(ring_.x_full(x_at_.stage), x_at_.parity);
+    }
     ptx::wgmma_wait<1>();
-    if constexpr (s + 1 < kSteps) unpack<s + 1>(fragment[(s + 1) % 2]);
   }
 
-  // The fragments of columns 16 s: byte-words B(2 (s % 2)) and B(2 (s % 2) + 1) of quad s / 2.
-  template <int s>
-  __device__ __forceinline__ void unpack(u32 (&fragment)[4]) {
-    const auto word = [&](int i) { return words_[(s / 2 * 3 + i) / 4][(s / 2 * 3 + i) % 4]; };
+  // The operands of quad j: byte-words B(2 s) and B(2 s + 1) are those of step s.
+  template <int j>
+  __device__ __forceinline__ void unpack() {
+    const auto word = [&](int i) { return words_[(3 * j + i) / 4][(3 * j + i) % 4]; };
     const u32 w[3] = {word(0), word(1), word(2)};
     u32 b[4];
     byte_words<0>(w, b);
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const u32 bytes = Format::prepare(b[2 * (s % 2) + h]);
-      fragment[h] = Format::weights(bytes, 0x4140, scale_[h]);
-      fragment[h + 2] = Format::weights(bytes, 0x4342, scale_[h]);
+    for (int s = 0; s < kSteps; ++s) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const u32 bytes = Format::prepare(b[2 * s + h]);
+        operands_[j % 2][s][h] = Format::weights(bytes, 0x4140, scale_[h]);
+        operands_[j % 2][s][h + 2] = Format::weights(bytes, 0x4342, scale_[h]);
+      }
+      ptx::pin(operands_[j % 2][s]);
     }
-    ptx::pin(fragment);
   }
 
   // Gives back the activations whose last products are complete.
@@ -161,8 +178,10 @@ class Consume16 {
   u32 weights_, scales_, x_ = 0;
   Cursor<T::kStages> at_;
   Cursor<T::kXStages> x_at_;
-  i32 released_ = 0;
+  i32 released_ = 0, left_ = 0;
+  bool ready_ = false, x_ready_ = false;
   u32 words_[3][4];
+  u32 operands_[2][kSteps][4];
   typename Format::Scale scale_[2];
 };
 

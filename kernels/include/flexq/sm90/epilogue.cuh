@@ -72,6 +72,7 @@ __device__ __forceinline__ bool combine(const HopperArgs& a, const Schedule& wor
   __threadfence();
   // Those of earlier columns first, a few vectors at a time, for there are few registers.
   constexpr int kAll = T::kParts * kVectors, kBatch = kAll < 8 ? kAll : 8;
+  static_assert(kAll % kBatch == 0);
   if (first < worker) {
 #pragma unroll
     for (int from = 0; from < kAll; from += kBatch) {

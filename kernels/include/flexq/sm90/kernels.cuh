@@ -18,7 +18,9 @@ namespace flexq::sm90 {
 // groups, rows, part, stages, x_stages, boxes, element, block_scales, cluster
 using Half32 = Tile<2, 32, 32, 8, 8, 2, 2>;
 using Half64 = Tile<2, 64, 64, 6, 6, 2, 2>;
-using Half128 = Tile<2, 128, 128, 4, 4, 2, 2>;
+using Half128 = Tile<2, 128, 128, 5, 4, 2, 2>;
+using Half128x3 = Tile<3, 128, 128, 5, 3, 2, 2>;
+using Half192 = Tile<2, 192, 192, 4, 3, 2, 2>;
 using Half256 = Tile<2, 256, 256, 3, 5, 1, 2>;
 using Half256x2 = Tile<2, 256, 256, 3, 5, 1, 2, false, 2>;
 template <bool block_scales>
@@ -32,18 +34,26 @@ using Byte256 = Tile<2, 256, 64, 4, 4, 1, 1, block_scales>;
 
 }  // namespace flexq::sm90
 
-#define FLEXQ_SM90_16(name, exact, rounded)                                                      \
-  FLEXQ_SM90(name##_n128_m32, Half32, ConsumeFew<flexq::sm90::Half32, flexq::sm90::exact>)       \
-  FLEXQ_SM90(name##_n128_m64, Half64, ConsumeFew<flexq::sm90::Half64, flexq::sm90::exact>)       \
-  FLEXQ_SM90(name##_n128_m128, Half128, ConsumeFew<flexq::sm90::Half128, flexq::sm90::exact>)    \
-  FLEXQ_SM90(name##_n128_m256, Half256, Consume16<flexq::sm90::Half256, flexq::sm90::rounded>)   \
-  FLEXQ_SM90(name##_n256_m256, Half256x2, Consume16<flexq::sm90::Half256x2, flexq::sm90::rounded>)
-#define FLEXQ_SM90_8(name, scales)                                                               \
-  FLEXQ_SM90(name##_n128_m32, Byte32<scales>,                                                    \
-             ConsumeFew<flexq::sm90::Byte32<scales>, flexq::sm90::Int8>)                         \
-  FLEXQ_SM90(name##_n128_m64, Byte64<scales>,                                                    \
-             ConsumeFew<flexq::sm90::Byte64<scales>, flexq::sm90::Int8>)                         \
-  FLEXQ_SM90(name##_n128_m128, Byte128<scales>,                                                  \
-             ConsumeFew<flexq::sm90::Byte128<scales>, flexq::sm90::Int8>)                        \
-  FLEXQ_SM90(name##_n128_m256, Byte256<scales>,                                                  \
+// 16-bit activations. Up to 64 rows, where every launch is short, products of exact codes; more rows
+// leave no registers for a second set of sums.
+#define FLEXQ_SM90_FEW(name, T, format) \
+  FLEXQ_SM90(name, T, ConsumeFew<flexq::sm90::T, flexq::sm90::format>)
+#define FLEXQ_SM90_ROUNDED(name, T, format) \
+  FLEXQ_SM90(name, T, Consume16<flexq::sm90::T, flexq::sm90::format>)
+#define FLEXQ_SM90_16_M32(name, format) FLEXQ_SM90_FEW(name##_n128_m32, Half32, format)
+#define FLEXQ_SM90_16_M64(name, format) FLEXQ_SM90_FEW(name##_n128_m64, Half64, format)
+#define FLEXQ_SM90_16_M128(name, format)                  \
+  FLEXQ_SM90_ROUNDED(name##_n128_m128, Half128, format) \
+  FLEXQ_SM90_ROUNDED(name##_n192_m128, Half128x3, format)
+#define FLEXQ_SM90_16_M192(name, format) FLEXQ_SM90_ROUNDED(name##_n128_m192, Half192, format)
+#define FLEXQ_SM90_16_M256(name, format)                  \
+  FLEXQ_SM90_ROUNDED(name##_n128_m256, Half256, format) \
+  FLEXQ_SM90_ROUNDED(name##_n256_m256, Half256x2, format)
+
+// int8 activations, always exact.
+#define FLEXQ_SM90_8_M32(name, scales) FLEXQ_SM90_FEW(name##_n128_m32, Byte32<scales>, Int8)
+#define FLEXQ_SM90_8_M64(name, scales) FLEXQ_SM90_FEW(name##_n128_m64, Byte64<scales>, Int8)
+#define FLEXQ_SM90_8_M128(name, scales) FLEXQ_SM90_FEW(name##_n128_m128, Byte128<scales>, Int8)
+#define FLEXQ_SM90_8_M256(name, scales)    \
+  FLEXQ_SM90(name##_n128_m256, Byte256<scales>, \
              Consume<flexq::sm90::Byte256<scales>, flexq::sm90::Int8, 1>)

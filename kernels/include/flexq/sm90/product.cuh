@@ -1,4 +1,4 @@
-// The kernel: two producer threads, consumer groups, and the walk over this block's work.
+// The kernel: producer threads, consumer groups, and the walk over this block's work.
 #pragma once
 
 #include "flexq/sm90/epilogue.cuh"
@@ -12,7 +12,8 @@ template <class T, class Consumer>
 __device__ __forceinline__ void product(const HopperArgs& a) {
   // The registers of the block at launch, per 128 threads, change hands.
   constexpr int kRegisters = 65536 / T::kThreads / 8 * 8 * (T::kGroups + 1);
-  constexpr int kProducerRegisters = T::kM * T::kElement > 256 || T::kM <= 128 ? 40 : 24;
+  constexpr int kProducerRegisters =
+      T::kGroups > 2 ? 32 : T::kM * T::kElement > 256 || T::kM <= 128 ? 40 : 24;
   constexpr int kShare = (kRegisters - kProducerRegisters) / T::kGroups / 8 * 8;
   constexpr int kConsumerRegisters = kShare < 240 ? kShare : 240;
 
@@ -37,9 +38,16 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
 
   if (group == T::kGroups) {
     ptx::registers_shrink<kProducerRegisters>();
-    const int thread = threadIdx.x % 128;
-    if (thread == 0) ring.produce_weights(a, work, tiles_m, tiles_n, k_blocks, neighbour);
-    if (thread == 32) ring.produce_x(a, work, tiles_m, tiles_n, neighbour);
+    // One thread of each warp: activations, then the weights of each group.
+    static_assert(T::kGroups < 4, "a warp each");
+    const int warp = threadIdx.x / 32 % 4;
+    if (threadIdx.x % 32 == 0) {
+      if (warp == 0) {
+        ring.produce_x(a, work, tiles_m, tiles_n, neighbour);
+      } else if (warp <= T::kGroups) {
+        ring.produce_weights(a, work, tiles_m, tiles_n, k_blocks, neighbour, warp - 1);
+      }
+    }
     __syncwarp();
     if (splits > 1) ptx::cluster_sync();  // as in combine_cluster
   } else {

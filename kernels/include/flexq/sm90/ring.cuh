@@ -1,5 +1,5 @@
 // Shared memory of a block: two rings, one of activations and one of weights with their scales,
-// that two producer threads fill and consumer warps empty.
+// that producer threads fill and consumer warps empty.
 #pragma once
 
 #include "flexq/layout.cuh"
@@ -28,7 +28,7 @@ struct Tile {
   static constexpr bool kBlockScales = block_scales;
   static constexpr int kCluster = cluster;
   // Where both rings move together, one pair of barriers serves a stage of both.
-  static constexpr bool kJoint = boxes == element;
+  static constexpr bool kJoint = boxes == element && stages == x_stages && cluster == 1;
 
   static constexpr int kN = groups * layout::kTileRows;
   static constexpr int kThreads = 128 * (groups + 1);
@@ -54,7 +54,6 @@ struct Tile {
   static_assert(rows % part == 0 && rows / cluster % 8 == 0 && rows / cluster <= 256,
                 "a tensor map box has at most 256 rows, swizzled in groups of eight");
   static_assert(element % boxes == 0, "a K block is a whole number of stages");
-  static_assert(!kJoint || (stages == x_stages && cluster == 1), "stages are shared");
   static_assert(kSharedBytes <= 232448, "shared memory of a Hopper multiprocessor");
 };
 
@@ -96,7 +95,7 @@ struct Ring {
   // By one thread, before the block's first barrier.
   __device__ __forceinline__ void init() const {
     for (int s = 0; s < T::kStages; ++s) {
-      ptx::barrier_init(full(s), T::kJoint ? 2 : 1);
+      ptx::barrier_init(full(s), T::kGroups + (T::kJoint ? 1 : 0));
       ptx::barrier_init(empty(s), T::kGroups * 4);
     }
     for (int s = 0; !T::kJoint && s < T::kXStages; ++s) {
@@ -123,23 +122,6 @@ struct Ring {
     }
   }
 
-  // Copies weights of K block `kb` into stage `s`: `strips` of them from `strip` on.
-  __device__ __forceinline__ void copy_weights(const HopperArgs& a, int strip, int strips, int kb,
-                                               int k_blocks, int s) const {
-    const int n_pad = round_up(a.n, layout::kTileRows);
-    const u32 scale_bytes = strips * layout::kTileRows * 2;
-    ptx::barrier_arrive_expect(full(s), strips * layout::kTileBytes + scale_bytes);
-#pragma unroll 1
-    for (int i = 0; i < strips; ++i) {
-      ptx::copy_bulk(weights(s) + i * layout::kTileBytes,
-                     a.weights + (u64(strip + i) * k_blocks + kb) * layout::kTileBytes,
-                     layout::kTileBytes, full(s));
-    }
-    if (strips == 0) return;
-    ptx::copy_bulk(weights(s) + T::kScales, a.scales + u64(kb) * n_pad + strip * layout::kTileRows,
-                   scale_bytes, full(s));
-  }
-
   // Copies activations of rows from `row` on, box `box` of 128 bytes along K and those that follow
   // it, into stage `s`.
   __device__ __forceinline__ void copy_x(const HopperArgs& a, int row, int box, u32 rank,
@@ -164,25 +146,38 @@ struct Ring {
     }
   }
 
-  __device__ __forceinline__ int strips_from(const HopperArgs& a, int strip) const {
-    return max(0, min(T::kGroups, ceil_div(a.n, layout::kTileRows) - strip));
-  }
-
-  // The producers, one thread each, fill every stage of every piece of this block. Weights do not
-  // depend on earlier kernels, so the first are on their way before those have finished.
+  // The producers fill every stage of every piece of this block: one thread for activations, one
+  // for each group's weights. They have the time of one K block for a stage, beside busy consumers,
+  // so there are several and nothing is computed twice. Weights do not depend on earlier kernels:
+  // the first are on their way before those have finished.
 
   __device__ __forceinline__ void produce_weights(const HopperArgs& a, const Schedule& work,
-                                                  int tiles_m, int tiles_n, int k_blocks,
-                                                  u32 rank) const {
+                                                  int tiles_m, int tiles_n, int k_blocks, u32 rank,
+                                                  int group) const {
+    const int n_pad = round_up(a.n, layout::kTileRows);
     Cursor<T::kStages> at;
     Piece p;
     for (int i = 0; work.piece(i, p); ++i) {
       const Place place = place_of(p.tile, tiles_m, tiles_n, a.raster);
-      const int strip = (place.n * T::kCluster + rank) * T::kGroups, strips = strips_from(a, strip);
+      const int first = (place.n * T::kCluster + rank) * T::kGroups, strip = first + group;
+      const bool exists = strip * layout::kTileRows < n_pad;
+      // The first thread fetches the scales of all.
+      const u32 code_bytes = exists ? layout::kTileBytes : 0;
+      const u32 scale_bytes =
+          exists && group == 0 ? min(T::kN, n_pad - first * layout::kTileRows) * 2 : 0;
+      const u8* codes = a.weights + (u64(strip) * k_blocks + p.begin) * layout::kTileBytes;
+      const u16* scales = a.scales + u64(p.begin) * n_pad + first * layout::kTileRows;
 #pragma unroll 1
-      for (int kb = p.begin; kb < p.end; ++kb) {
+      for (int left = p.end - p.begin; left > 0; --left) {
+        const u32 to = weights(at.stage), done = full(at.stage);
         ptx::barrier_wait(empty(at.stage), at.parity ^ 1);
-        copy_weights(a, strip, strips, kb, k_blocks, at.stage);
+        ptx::barrier_arrive_expect(done, code_bytes + scale_bytes);
+        if (exists) {
+          ptx::copy_bulk(to + group * layout::kTileBytes, codes, layout::kTileBytes, done);
+          if (group == 0) ptx::copy_bulk(to + T::kScales, scales, scale_bytes, done);
+        }
+        codes += layout::kTileBytes;
+        scales += n_pad;
         at.advance();
       }
     }
