@@ -176,6 +176,44 @@ def test_every_family(kernel, m):
         assert error(y, values @ w.dense().T) < bound
 
 
+WAYS = {
+    "whole": "splits=1 split_tiles=0",
+    "shared": "splits=1 split_tiles={}",
+    "cluster": "splits=2",
+}
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
+    reason="warp-group products are Hopper's",
+)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(32, 128), (64, 128), (128, 128), (128, 192), (192, 128), (256, 128), (256, 256)],
+)
+def test_every_warp_group_launch(rows, columns, way):
+    if columns == 256 and way == "cluster":
+        return  # its cluster shares activations instead
+    n, k, m = 1000, 1288, 200
+    w = Weight(n, k, 128)
+    tiles = -(-m // rows) * -(-n // columns)
+    kernel = f"hopper rows={rows} columns={columns} {WAYS[way].format(tiles)}"
+    x = torch.randn(m, k, device="cuda")
+    for x_type, bound in ((torch.float16, 1e-3), (torch.bfloat16, 6e-3)):
+        half = x.to(x_type)
+        y = linear(w, half, torch.float32, 16, False, kernel=kernel)
+        exact = rows <= 64  # larger tiles round weights to 16 bits
+        assert error(y, half.double() @ w.dense().T) < (
+            TOLERANCE[torch.float32] if exact else bound
+        )
+    if (rows, columns) in ((32, 128), (64, 128), (128, 128), (256, 128)):
+        for per_row in (False, True):
+            y = linear(w, x.half(), torch.float32, 8, per_row, kernel=kernel)
+            values = quantized(x.half(), 127, per_row)
+            assert error(y, values @ w.dense().T) < TOLERANCE[torch.float32]
+
+
 @pytest.mark.parametrize("kernel", ["small splits=2", "planes splits=2"])
 @pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("act_bits", "per_row"), [(8, False), (8, True), (6, True)])
