@@ -80,7 +80,7 @@ impl Cpu {
         }
         let kernels = self.kernels();
         let weights = Weights::new(w);
-        let stripes = Stripes::new(out, stripe_width(w.rows(), options.threads));
+        let stripes = Stripes::new(out, stripe_width(w.rows(), x.rows(), options.threads));
         // taken rather than borrowed: a thread that waits for others may run another product
         let mut workspace = WORKSPACE.take();
         let Workspace { floats, arranged, quantized } = &mut workspace;
@@ -107,12 +107,14 @@ impl Cpu {
     }
 }
 
-/// Weight rows that a thread takes at a time: a multiple of what kernels work on, few
-/// enough that threads end together.
-fn stripe_width(rows: usize, threads: Threads) -> usize {
-    const STEP: usize = 16;
-    const PIECES_PER_THREAD: usize = 8;
-    (rows / (threads.count() * PIECES_PER_THREAD)).next_multiple_of(STEP).clamp(STEP, MAX_STRIPE)
+/// Weight rows that a thread takes at a time: a multiple of what kernels work on, few enough that
+/// threads end together, whenever they began. With many rows of activations, which pass once for
+/// all weight rows that are taken together, more.
+fn stripe_width(rows: usize, activations: usize, threads: Threads) -> usize {
+    const STEP: usize = 32;
+    const FEW: usize = 64;
+    let (pieces, most) = if activations <= FEW { (32, 64) } else { (8, MAX_STRIPE) };
+    (rows / (threads.count() * pieces)).next_multiple_of(STEP).clamp(STEP, most)
 }
 
 fn check_shapes(x: &FloatRows<'_>, w: &QTensor, out: &FloatRowsMut<'_>) -> Result<()> {

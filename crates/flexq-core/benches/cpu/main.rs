@@ -143,7 +143,9 @@ fn products(sets: &[Cpu], n: usize, k: usize, memory: &ceilings::Memory, argumen
     let x: Vec<u8> =
         (0..largest * k).flat_map(|i| half::bf16::from_f32(uniform(i as u64)).to_le_bytes()).collect();
     let weights: Cell<Vec<QTensor>> = Cell::default();
-    let weights = &weights;
+    // counted over all cases: none finds what the one before it has read
+    let next = Cell::new(0);
+    let (weights, next) = (&weights, &next);
     let mut cases = Vec::new();
     for m in ROWS {
         for bits in [ActivationBits::A8, ActivationBits::A16] {
@@ -156,13 +158,12 @@ fn products(sets: &[Cpu], n: usize, k: usize, memory: &ceilings::Memory, argumen
                 let options = MatmulOptions { bits, threads, ..MatmulOptions::default() };
                 check(cpu, &x, &first, &options);
                 let mut y = vec![0u8; m * n * 2];
-                let mut next = 0;
                 let operations = 2.0 * (m * n * k) as f64;
                 cases.push(Case::new(name, first.nbytes() as f64, operations, move || {
                     let w = weights.take();
-                    next = (next + 1) % w.len();
+                    next.set((next.get() + 1) % w.len());
                     let mut y = FloatRowsMut::new(&mut y, FloatType::BF16, m, n).expect("sizes fit");
-                    cpu.matmul(&x, &w[next], &options, &mut y).expect("sizes fit");
+                    cpu.matmul(&x, &w[next.get()], &options, &mut y).expect("sizes fit");
                     weights.set(w);
                 }));
             }

@@ -9,7 +9,7 @@ use super::avx512;
 use crate::arch::{Blocks, Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights};
 
 /// Rows of activations up to which AVX-512 streams weights as fast.
-const MAX_STREAMED: usize = 1;
+const MAX_STREAMED: usize = 4;
 
 pub(in crate::arch) fn is_available() -> bool {
     avx512::is_available() && detect::is_usable()
