@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 SHAPES = [(4096, 4096), (14336, 4096), (4096, 14336)]
-ROWS = [1, 2, 4, 8, 16, 64, 256, 512]
+ROWS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 # bytes of weights between two uses of the same copy
 COLD = 1 << 30
 # seconds between products
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--ggml", type=Path, help="directory of libggml-base.so and libggml-cpu.so")
-    parser.add_argument("--record", type=Path, help="CSV file to write")
+    parser.add_argument("--record", type=Path, help="CSV file to write or add to")
     parser.add_argument("--rows", type=lambda text: list(map(int, text.split(","))), default=ROWS)
     parser.add_argument(
         "--engines",
@@ -196,9 +196,10 @@ def main() -> None:
         rows += measure(n, k, library, memory, options)
     if options.record:
         options.record.parent.mkdir(parents=True, exist_ok=True)
-        with options.record.open("w", newline="") as file:
+        with options.record.open("a", newline="") as file:
             writer = csv.DictWriter(file, ["date", "threads", *rows[0]])
-            writer.writeheader()
+            if file.tell() == 0:
+                writer.writeheader()
             date = datetime.datetime.now(datetime.UTC).date().isoformat()
             for row in rows:
                 writer.writerow({"date": date, "threads": options.threads, **row})

@@ -10,14 +10,18 @@
 //! of threads and number of rows.
 //!
 //! With A16, `x` is multiplied with `code * scale` and summed in single precision in an
-//! order that depends on the instruction set but not on the number of threads.
+//! order that depends on the instruction set but not on the number of threads. Many rows are
+//! multiplied by AMX as sums of bf16 numbers, which is exact for every `x` of at least 2^-100 in
+//! magnitude, and scaled once a segment; smaller ones may count as zero.
 //!
 //! Both round to the output type at the end, half to even.
 
 use std::cell::Cell;
 
 use crate::activations::{self, ActivationBits, ActivationGroup, Rule};
-use crate::arch::{Buffer, MAX_STRIPE, QuantizedRows, Scratch, Stripes, Weights};
+use crate::arch::{
+    ACTIVATION_GROUP, Buffer, LANES, MAX_STRIPE, QuantizedRows, Scratch, Stripes, Terms, Weights,
+};
 use crate::backend::Cpu;
 use crate::error::{Error, Result};
 use crate::qtensor::QTensor;
@@ -54,6 +58,7 @@ struct Workspace {
     floats: Vec<f32>,
     arranged: Buffer<f32>,
     quantized: QuantizedRows,
+    terms: Buffer<u32>,
 }
 
 thread_local! {
@@ -83,13 +88,20 @@ impl Cpu {
         let stripes = Stripes::new(out, stripe_width(w.rows(), x.rows(), options.threads));
         // taken rather than borrowed: a thread that waits for others may run another product
         let mut workspace = WORKSPACE.take();
-        let Workspace { floats, arranged, quantized } = &mut workspace;
+        let Workspace { floats, arranged, quantized, terms } = &mut workspace;
         if let Some(limit) = options.bits.limit() {
             let rule = Rule { limit, group: options.group, segment: weights.segment_width() };
             activations::quantize(kernels, x, rule, options.threads, quantized);
             for_each(options.threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();
                 (kernels.multiply_codes)(&weights, quantized, &mut stripe, &mut scratch);
+                SCRATCH.set(scratch);
+            });
+        } else if let Some(kernels) = kernels.terms.as_ref().filter(|kernels| x.rows() >= kernels.rows) {
+            split(kernels, x, options.threads, terms);
+            for_each(options.threads, stripes, |mut stripe| {
+                let mut scratch = SCRATCH.take();
+                (kernels.multiply)(&weights, terms, &mut stripe, &mut scratch);
                 SCRATCH.set(scratch);
             });
         } else {
@@ -105,6 +117,18 @@ impl Cpu {
         WORKSPACE.set(workspace);
         Ok(())
     }
+}
+
+/// Activations as sums of bf16 numbers; threads take 128 columns of all rows at a time.
+fn split(kernels: &Terms, x: &FloatRows<'_>, threads: Threads, terms: &mut Buffer<u32>) {
+    let pairs = Terms::pairs(x.dtype());
+    let blocks = x.rows().div_ceil(LANES);
+    terms.resize(x.columns().div_ceil(ACTIVATION_GROUP) * blocks * pairs);
+    for_each(threads, terms.chunks_exact_mut(blocks * pairs).enumerate(), |(group, terms)| {
+        for (block, terms) in terms.chunks_exact_mut(pairs).enumerate() {
+            (kernels.split)(x, block * LANES, group * ACTIVATION_GROUP, terms);
+        }
+    });
 }
 
 /// Weight rows that a thread takes at a time: a multiple of what kernels work on, few enough that

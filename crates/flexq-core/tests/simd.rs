@@ -179,17 +179,23 @@ proptest! {
     }
 
     #[test]
-    fn products_with_float_activations(q in tensor(), m in rows(), seed in any::<u64>()) {
+    fn products_with_float_activations(
+        q in tensor(),
+        m in rows(),
+        x_dtype in prop::sample::select(FLOAT_TYPES.to_vec()),
+        seed in any::<u64>(),
+    ) {
         let dtype = FloatType::F32;
         let k = q.columns();
-        let bytes = activations(dtype, m, k, seed);
-        let x = decode(dtype, &bytes);
+        let bytes = activations(x_dtype, m, k, seed);
+        let x = decode(x_dtype, &bytes);
+        let rows = FloatRows::new(&bytes, x_dtype, m, k).expect("sizes fit");
         let mut w = vec![0; q.rows() * k * 4];
         dequantize(scalar(), &q, dtype, &mut w);
         let w = decode(dtype, &w);
         let options = MatmulOptions { bits: ActivationBits::A16, threads: Threads::ONE, ..MatmulOptions::default() };
         for cpu in others().chain([scalar()]) {
-            let y = decode(dtype, &matmul(cpu, &bytes, m, &q, options, dtype));
+            let y = decode(dtype, &product(cpu, &rows, &q, options, dtype));
             for (i, y) in y.into_iter().enumerate() {
                 let (x, w) = (&x[i / q.rows() * k..][..k], &w[i % q.rows() * k..][..k]);
                 let terms = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w));
@@ -255,10 +261,14 @@ fn dequantize(cpu: Cpu, q: &QTensor, dtype: FloatType, out: &mut [u8]) {
 }
 
 fn matmul(cpu: Cpu, x: &[u8], m: usize, q: &QTensor, options: MatmulOptions, dtype: FloatType) -> Vec<u8> {
-    let x = FloatRows::new(x, dtype, m, q.columns()).expect("sizes fit");
-    let mut bytes = vec![0xff; m * q.rows() * dtype.size()];
-    let mut out = FloatRowsMut::new(&mut bytes, dtype, m, q.rows()).expect("sizes fit");
-    cpu.matmul(&x, q, &options, &mut out).expect("sizes fit");
+    product(cpu, &FloatRows::new(x, dtype, m, q.columns()).expect("sizes fit"), q, options, dtype)
+}
+
+/// As [`matmul`], with a type of its own for the output.
+fn product(cpu: Cpu, x: &FloatRows<'_>, q: &QTensor, options: MatmulOptions, dtype: FloatType) -> Vec<u8> {
+    let mut bytes = vec![0xff; x.rows() * q.rows() * dtype.size()];
+    let mut out = FloatRowsMut::new(&mut bytes, dtype, x.rows(), q.rows()).expect("sizes fit");
+    cpu.matmul(x, q, &options, &mut out).expect("sizes fit");
     bytes
 }
 
@@ -410,6 +420,15 @@ fn products_of_many_rows_and_columns() {
             for cpu in others() {
                 let found = matmul(cpu, &x, m, &q, options, FloatType::F16);
                 assert!(found == expected, "{} {group:?} M={m}", cpu.isa());
+            }
+            let x = FloatRows::new(&x, FloatType::F16, m, k).expect("sizes fit");
+            let options = MatmulOptions { bits: ActivationBits::A16, ..options };
+            let floats = |cpu| decode(FloatType::F32, &product(cpu, &x, &q, options, FloatType::F32));
+            let expected = floats(scalar());
+            for cpu in others() {
+                for (found, expected) in floats(cpu).into_iter().zip(&expected) {
+                    assert!((found - expected).abs() < 1e-3, "{} {group:?} M={m}", cpu.isa());
+                }
             }
         }
     }

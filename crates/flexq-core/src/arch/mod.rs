@@ -252,6 +252,33 @@ pub(crate) struct Blocks {
     pub quantize: fn(&FloatRows<'_>, usize, usize, Rule, &[f32], &mut BlockCodes<'_>),
 }
 
+/// Kernels that multiply activations as sums of bf16 numbers, each of which has 8 bits: one for
+/// bf16, two for f16, three for f32.
+///
+/// These lie as `[ceil(K / 128), blocks, terms, 64, 16]` pairs of neighbouring columns: 128 columns
+/// after 128 columns, [`LANES`] rows side by side, the largest terms first; zeros fill the last
+/// block and the last columns.
+pub(crate) struct Terms {
+    /// The fewest rows for which they are best.
+    pub rows: usize,
+    /// Splits a block, from a row and a column of the activations on.
+    pub split: fn(&FloatRows<'_>, usize, usize, &mut [u32]),
+    /// Products of the stripe's weight rows with all of them.
+    pub multiply: fn(&Weights<'_>, &[u32], &mut Stripe<'_>, &mut Scratch),
+}
+
+impl Terms {
+    /// Pairs of a block of activations of that type.
+    pub const fn pairs(dtype: FloatType) -> usize {
+        let terms = match dtype {
+            FloatType::BF16 => 1,
+            FloatType::F16 => 2,
+            FloatType::F32 => 3,
+        };
+        terms * ACTIVATION_GROUP / 2 * LANES
+    }
+}
+
 /// The functions of one instruction set. A table is reachable only through
 /// [`Isa::kernels`] of an available set, so its functions may rely on the instructions.
 pub(crate) struct Kernels {
@@ -278,4 +305,6 @@ pub(crate) struct Kernels {
     pub arrange_floats: fn(&[f32], usize, &mut Buffer<f32>),
     /// Products of the stripe's weight rows with arranged activations.
     pub multiply_floats: fn(&Weights<'_>, &[f32], &mut Stripe<'_>, &mut Scratch),
+    /// A better way for many rows, if there is one.
+    pub terms: Option<Terms>,
 }

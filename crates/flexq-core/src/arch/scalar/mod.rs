@@ -29,4 +29,5 @@ pub(super) static KERNELS: Kernels = Kernels {
     multiply_codes: matmul::multiply_codes,
     arrange_floats,
     multiply_floats: matmul::multiply_floats,
+    terms: None,
 };

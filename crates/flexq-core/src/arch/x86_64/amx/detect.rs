@@ -14,12 +14,12 @@ pub(super) fn is_usable() -> bool {
     false
 }
 
-/// CPUID leaf 7: AMX-TILE and AMX-INT8.
+/// CPUID leaf 7: AMX-BF16, AMX-TILE and AMX-INT8.
 #[cfg(target_os = "linux")]
 fn has_tiles() -> bool {
-    const TILE_AND_INT8: u32 = 0b11 << 24;
+    const BF16_TILE_INT8: u32 = 0b1101 << 22;
     std::arch::x86_64::__get_cpuid_max(0).0 >= 7
-        && std::arch::x86_64::__cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8
+        && std::arch::x86_64::__cpuid_count(7, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8
 }
 
 /// XCR0: the system saves the tiles' configuration and their data.

@@ -2,11 +2,14 @@
 //! Rapids (2023). What is not here is AVX-512's.
 
 mod detect;
+mod float_product;
 mod product;
+mod split;
 mod tiles;
 
 use super::avx512;
-use crate::arch::{Blocks, Kernels, Layout, QuantizedRows, Scratch, Stripe, Weights};
+use crate::arch::{Blocks, Kernels, Layout, QuantizedRows, Scratch, Stripe, Terms, Weights};
+use crate::rows::FloatRows;
 
 /// Rows of activations up to which AVX-512 streams weights as fast.
 const MAX_STREAMED: usize = 4;
@@ -18,6 +21,7 @@ pub(in crate::arch) fn is_available() -> bool {
 pub(in crate::arch) const KERNELS: Kernels = Kernels {
     blocks: Some(Blocks { rows: MAX_STREAMED + 1, offsets: false, quantize: avx512::quantize_block }),
     multiply_codes,
+    terms: Some(Terms { rows: 2, split, multiply: multiply_terms }),
     ..avx512::KERNELS
 };
 
@@ -27,4 +31,14 @@ fn multiply_codes(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scra
         // SAFETY: the table is reachable only where `is_available`.
         Layout::Blocks => unsafe { product::multiply(w, x, out, scratch) },
     }
+}
+
+fn split(x: &FloatRows<'_>, row: usize, first: usize, terms: &mut [u32]) {
+    // SAFETY: as above.
+    unsafe { split::split_block(x, row, first, terms) }
+}
+
+fn multiply_terms(w: &Weights<'_>, x: &[u32], out: &mut Stripe<'_>, scratch: &mut Scratch) {
+    // SAFETY: as above.
+    unsafe { float_product::multiply(w, x, out, scratch) }
 }

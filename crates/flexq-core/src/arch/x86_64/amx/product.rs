@@ -16,9 +16,9 @@ use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, QuantizedRows, Scratch, Stripe, Weights};
 
 /// Groups of sixteen weight rows in a panel.
-const GROUPS: usize = 2;
+pub(super) const GROUPS: usize = 2;
 /// Weight rows in a panel.
-const ROWS: usize = GROUPS * LANES;
+pub(super) const ROWS: usize = GROUPS * LANES;
 /// Bytes of a panel, `[groups, 2 halves of the columns, 16, 64]`.
 const PANEL: usize = ROWS * ACTIVATION_GROUP;
 /// Bytes of a tile.
@@ -136,11 +136,11 @@ impl Job<'_> {
         let mut steps = 0;
         let slots = panels.len();
         if pass.unpack {
-            self.unpack(0..ROWS, depth.start, self.ahead(depth, depth.start), &mut panels[0]);
+            self.unpack(0..ROWS, depth.start, ahead(&self.packed, depth, depth.start), &mut panels[0]);
         }
         for d in depth.clone() {
             let slot_of = |d: usize| (d - depth.start) % slots;
-            let ahead = self.ahead(depth, d + 1);
+            let ahead = ahead(&self.packed, depth, d + 1);
             let mut unpacked = if pass.unpack && d + 1 < depth.end { 0 } else { ROWS };
             for pair in 0..pairs {
                 let first = 2 * pair * step;
@@ -216,15 +216,6 @@ impl Job<'_> {
         }
     }
 
-    /// How far ahead memory is asked for while block `d` is unpacked: in the same row or, past
-    /// the columns of this pass, in the row that comes next in its place.
-    fn ahead(&self, depth: &Range<usize>, d: usize) -> usize {
-        if d * BLOCK + AHEAD < depth.end * BLOCK {
-            return AHEAD;
-        }
-        AHEAD + ROWS * self.packed[0].len() - depth.len() * BLOCK
-    }
-
     /// Block `d` of some rows into the panel.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
@@ -274,4 +265,13 @@ impl Job<'_> {
             unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), y) };
         }
     }
+}
+
+/// How far ahead memory is asked for while block `d` is unpacked: in the same row or, past the
+/// columns of this pass, in the row that comes next in its place.
+pub(super) fn ahead(packed: &[&[u8]; ROWS], depth: &Range<usize>, d: usize) -> usize {
+    if d * BLOCK + AHEAD < depth.end * BLOCK {
+        return AHEAD;
+    }
+    AHEAD + ROWS * packed[0].len() - depth.len() * BLOCK
 }

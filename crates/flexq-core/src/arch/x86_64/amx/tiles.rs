@@ -1,6 +1,6 @@
 //! The instructions, which Rust does not offer yet, as functions.
 //!
-//! Tiles 0 and 1 hold integer sums, 2 and 3 codes of activations, 4 to 7 codes of weights.
+//! Tiles 0 and 1 hold sums, 2 and 3 activations, 4 to 7 weights.
 //! The compiler knows nothing of tiles and keeps nothing in them; the order of these
 //! instructions among each other is kept because each may touch memory.
 
@@ -96,6 +96,19 @@ pub(super) unsafe fn multiply_bytes<const Y: usize, const W: usize, const X: usi
     // SAFETY: the caller's.
     unsafe {
         asm!("tdpbssd tmm{y}, tmm{w}, tmm{x}", y = const Y, w = const W, x = const X,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Adds the products of pairs of bf16 of tile `W`'s rows with tile `X`'s to tile `Y`, in f32.
+///
+/// # Safety
+/// Tiles are configured.
+#[inline]
+pub(super) unsafe fn multiply_halves<const Y: usize, const W: usize, const X: usize>() {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("tdpbf16ps tmm{y}, tmm{w}, tmm{x}", y = const Y, w = const W, x = const X,
             options(nostack, preserves_flags));
     }
 }

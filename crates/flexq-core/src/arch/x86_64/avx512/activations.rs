@@ -10,7 +10,7 @@ use crate::dtype::FloatType;
 use crate::rows::FloatRows;
 
 /// Vectors of a group.
-const VECTORS: usize = ACTIVATION_GROUP / LANES;
+pub(in crate::arch::x86_64) const VECTORS: usize = ACTIVATION_GROUP / LANES;
 
 /// Quantizes columns `first ..` of rows `row ..`; `whole` has the scale of every row of `x`, or is empty.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -51,7 +51,7 @@ pub(super) fn quantize_block(
 /// Up to 128 numbers, and zeros after them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn load(dtype: FloatType, src: &[u8]) -> [__m512; VECTORS] {
+pub(in crate::arch::x86_64) fn load(dtype: FloatType, src: &[u8]) -> [__m512; VECTORS] {
     let mut x = [_mm512_setzero_ps(); VECTORS];
     let size = dtype.size();
     for (x, src) in x.iter_mut().zip(src.chunks(LANES * size)) {

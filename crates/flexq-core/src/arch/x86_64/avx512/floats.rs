@@ -14,7 +14,8 @@ use crate::scheme::ScaleType;
 const MAX_STREAMED: usize = 4;
 /// Weight rows side by side.
 const SIDE: usize = 4;
-/// How far ahead of the loads memory is asked for, in bytes.
+/// How far ahead of the loads memory is asked for, in bytes of each row; past its end, in the row
+/// that comes next in its place.
 const AHEAD: usize = 1024;
 
 /// Few rows are padded with zeros to whole blocks of 128, and every 64 columns reordered so
@@ -102,9 +103,11 @@ fn add_block<const S: usize, const M: usize>(
     sums: &mut [[__m512; M]; SIDE],
 ) {
     let width = w.scale_width();
+    let bytes = packed[0].len();
+    let ahead = if BLOCK * b + AHEAD < bytes { AHEAD } else { AHEAD + (SIDE - 1) * bytes };
     for (r, sums) in sums.iter_mut().enumerate() {
         for line in 0..2 {
-            let at = BLOCK * b + 64 * line + AHEAD;
+            let at = BLOCK * b + 64 * line + ahead;
             _mm_prefetch::<_MM_HINT_T0>(packed[r].as_ptr().wrapping_add(at).cast());
         }
         let mut padded = [0; BLOCK];
