@@ -34,7 +34,6 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   if (threadIdx.x == 0) ring.init();
   if (blocks == 1) __syncthreads();
   else ptx::cluster_sync();
-  ptx::launch_dependents();
 
   if (group == T::kGroups) {
     ptx::registers_shrink<kProducerRegisters>();
