@@ -116,6 +116,8 @@ __device__ __forceinline__ float4 load_cluster(u32 address, u32 rank) {
 
 // Programmatic dependent launch (Hopper): let the next kernel start; wait for the
 // previous one's results. Elsewhere launches are ordered by the stream alone.
+// To be called after `wait_for_previous`: a kernel that starts then may rely on all that was
+// launched before this one, as Inductor's do when they depend on an earlier kernel alone.
 __device__ __forceinline__ void launch_dependents() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
