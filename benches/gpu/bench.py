@@ -184,8 +184,8 @@ def main() -> int:
         for m in rows:
             bench.product(weight, m)
         del weight
-    if options.out:
-        bench.write(options.out)
+        if options.out:  # a run that is cut short leaves what it has
+            bench.write(options.out)
     bench.summary()
     return 0
 
