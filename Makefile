@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 COMPAT := $(VENV)/compat
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test rust python lint compat wheel develop ptx ptx-check bench clean
+.PHONY: help demo test rust python lint compat sanitize wheel develop ptx ptx-check bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,6 +38,11 @@ compat: $(VENV)/.dev wheel ## the tests of transformers again, with the oldest r
 	    > "$$($(COMPAT)/bin/python -c 'import site; print(site.getsitepackages()[0])')/zz_base.pth"
 	$(COMPAT)/bin/python -m pip install --quiet "transformers==5.17.*"
 	$(COMPAT)/bin/python -m pytest tests/transformers
+
+# RUSTC_BOOTSTRAP lets the stable compiler take the sanitizer's flag
+sanitize: ## the tests of flexq-core under the address sanitizer
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --quiet -p flexq-core --lib --tests \
+	    --target $$(rustc -vV | sed -n 's/host: //p') --target-dir target/sanitize
 
 wheel: $(VENV)/.build ## build the wheel and install it into $(VENV)
 	rm -f dist/*.whl
