@@ -36,6 +36,16 @@
 //!
 //! Whole checkpoints go through [`pipeline`]; [`inspect`] and [`verify`] look at them.
 
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(
+        dead_code,
+        unused_imports,
+        clippy::unused_self,
+        reason = "some things only the sets of kernels for x86-64 use"
+    )
+)]
+
 pub mod activations;
 pub mod arch;
 pub mod backend;
