@@ -4,6 +4,7 @@ use super::{Shape, launch};
 use crate::config::{Activations, Small};
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernels::Source;
 
 #[repr(C)]
 pub struct Arguments {
@@ -33,21 +34,14 @@ pub struct Arguments {
     pub y_type: i32,
 }
 
-/// Source and kernel for a launch.
+/// Source and kernel for a launch. The driver compiles whole files, so each kernel for groups of 128,
+/// which most models have, is a file of its own.
 pub fn names(config: &Small, activations: Activations, segment: usize) -> (&'static str, String) {
-    let source = match (config.options.planes, activations, segment) {
-        (true, ..) => "small_b1_g128",
-        (_, Activations::F16, 32) => "small_f16_g32",
-        (_, Activations::F16, 64) => "small_f16_g64",
-        (_, Activations::F16, _) => "small_f16_g128",
-        (_, Activations::BF16, 32) => "small_bf16_g32",
-        (_, Activations::BF16, 64) => "small_bf16_g64",
-        (_, Activations::BF16, _) => "small_bf16_g128",
-        (_, Activations::Int8 { .. }, 32) => "small_s8_g32",
-        (_, Activations::Int8 { .. }, 64) => "small_s8_g64",
-        (_, Activations::Int8 { .. }, _) => "small_s8_g128",
-    };
-    (source, format!("flexq_{source}_m{}", config.rows))
+    let kind = if config.options.planes { "b1" } else { activations.name() };
+    let file = format!("small_{kind}_g{segment}");
+    let name = format!("{file}_m{}", config.rows);
+    let source = Source::named(if segment == 128 { &name } else { &file });
+    (source.map_or("", |source| source.name), format!("flexq_{name}"))
 }
 
 /// # Safety
@@ -70,4 +64,29 @@ pub unsafe fn run(
     };
     // SAFETY: this is the kernel's structure; memory is the caller's promise.
     unsafe { launch(device, kernel, &shape, stream, arguments) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Arch, Config, Problem};
+
+    #[test]
+    fn every_launch_has_a_kernel() {
+        let arch = Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448 };
+        let int8 = Activations::Int8 { per_row: true };
+        for activations in [Activations::F16, Activations::BF16, int8] {
+            for (m, segment) in [1, 8, 9, 16, 17, 32].into_iter().flat_map(|m| [32, 64, 128].map(|s| (m, s)))
+            {
+                let p = Problem { arch, m, n: 4096, k: 4096, activations, segment, aligned: true };
+                for family in ["small", "planes"] {
+                    let Ok(Config::Small(c)) = Config::requested(family, &p) else { continue };
+                    let (source, kernel) = names(&c, activations, segment);
+                    let text = Source::named(source).and_then(|source| source.ptx((9, 0))).expect(&kernel);
+                    let entry = format!(".entry {kernel}(");
+                    assert!(String::from_utf8(text).unwrap().contains(&entry), "{kernel}");
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,4 @@
+// Up to 32 rows of bf16 activations, one weight scale per 128 columns.
+#include "flexq/small/instantiate.cuh"
+
+FLEXQ_SMALL(bf16_g128_m32, 1, Float16<flexq::Bfloat, 4, 1>)

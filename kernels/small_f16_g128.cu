@@ -1,6 +1,0 @@
-// Small M, f16 activations, one weight scale per 128 columns.
-#include "flexq/small/instantiate.cuh"
-
-FLEXQ_SMALL(f16_g128_m8, 2, Float16<flexq::Half, 1, 1>)
-FLEXQ_SMALL(f16_g128_m16, 2, Float16<flexq::Half, 2, 1>)
-FLEXQ_SMALL(f16_g128_m32, 1, Float16<flexq::Half, 4, 1>)

@@ -1,0 +1,4 @@
+// Up to 16 rows of f16 activations, one weight scale per 128 columns.
+#include "flexq/small/instantiate.cuh"
+
+FLEXQ_SMALL(f16_g128_m16, 2, Float16<flexq::Half, 2, 1>)

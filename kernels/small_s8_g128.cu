@@ -1,6 +1,0 @@
-// Small M, int8 activations, one weight scale per 128 columns.
-#include "flexq/small/instantiate.cuh"
-
-FLEXQ_SMALL(s8_g128_m8, 2, Int8<1, 1>)
-FLEXQ_SMALL(s8_g128_m16, 2, Int8<2, 1>)
-FLEXQ_SMALL(s8_g128_m32, 2, Int8<4, 1>)

@@ -1,0 +1,4 @@
+// Up to 16 rows of int8 activations, one weight scale per 128 columns.
+#include "flexq/small/instantiate.cuh"
+
+FLEXQ_SMALL(s8_g128_m16, 2, Int8<2, 1>)
