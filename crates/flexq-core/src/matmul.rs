@@ -24,9 +24,10 @@ use crate::arch::{
 };
 use crate::backend::Cpu;
 use crate::error::{Error, Result};
+use crate::layout::packed_row_bytes;
 use crate::qtensor::QTensor;
 use crate::rows::{FloatRows, FloatRowsMut};
-use crate::threads::{Threads, for_each};
+use crate::threads::{Threads, for_each, wake};
 
 /// How a product is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -85,20 +86,21 @@ impl Cpu {
         }
         let kernels = self.kernels();
         let weights = Weights::new(w);
-        let stripes = Stripes::new(out, stripe_width(w.rows(), x.rows(), options.threads));
+        let preparing = preparing_threads(x.rows() * x.columns(), options.threads);
+        let stripes = Stripes::new(out, stripe_width(w, x.rows(), options.threads));
         // taken rather than borrowed: a thread that waits for others may run another product
         let mut workspace = WORKSPACE.take();
         let Workspace { floats, arranged, quantized, terms } = &mut workspace;
         if let Some(limit) = options.bits.limit() {
             let rule = Rule { limit, group: options.group, segment: weights.segment_width() };
-            activations::quantize(kernels, x, rule, options.threads, quantized);
+            activations::quantize(kernels, x, rule, preparing, quantized);
             for_each(options.threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();
                 (kernels.multiply_codes)(&weights, quantized, &mut stripe, &mut scratch);
                 SCRATCH.set(scratch);
             });
         } else if let Some(kernels) = kernels.terms.as_ref().filter(|kernels| x.rows() >= kernels.rows) {
-            split(kernels, x, options.threads, terms);
+            split(kernels, x, preparing, terms);
             for_each(options.threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();
                 (kernels.multiply)(&weights, terms, &mut stripe, &mut scratch);
@@ -119,6 +121,20 @@ impl Cpu {
     }
 }
 
+/// How many threads prepare so many activations: where that takes no longer than to wake the
+/// others, one, and the others wake meanwhile.
+fn preparing_threads(activations: usize, threads: Threads) -> Threads {
+    const FEW: usize = 8 << 10;
+    const MANY: usize = 256 << 10;
+    if activations >= MANY {
+        return threads;
+    }
+    if activations > FEW {
+        wake(threads);
+    }
+    Threads::ONE
+}
+
 /// Activations as sums of bf16 numbers; threads take 128 columns of all rows at a time.
 fn split(kernels: &Terms, x: &FloatRows<'_>, threads: Threads, terms: &mut Buffer<u32>) {
     let pairs = Terms::pairs(x.dtype());
@@ -134,11 +150,17 @@ fn split(kernels: &Terms, x: &FloatRows<'_>, threads: Threads, terms: &mut Buffe
 /// Weight rows that a thread takes at a time: a multiple of what kernels work on, few enough that
 /// threads end together, whenever they began. With many rows of activations, which pass once for
 /// all weight rows that are taken together, more.
-fn stripe_width(rows: usize, activations: usize, threads: Threads) -> usize {
+fn stripe_width(w: &QTensor, activations: usize, threads: Threads) -> usize {
     const STEP: usize = 32;
-    const FEW: usize = 64;
-    let (pieces, most) = if activations <= FEW { (32, 64) } else { (8, MAX_STRIPE) };
-    (rows / (threads.count() * pieces)).next_multiple_of(STEP).clamp(STEP, most)
+    const FEW_ACTIVATIONS: usize = 64;
+    // some 20 microseconds of reading
+    const PIECE_BYTES: usize = 192 << 10;
+    const PIECES_PER_THREAD: usize = 8;
+    if activations <= FEW_ACTIVATIONS {
+        return (PIECE_BYTES / packed_row_bytes(w.columns())).next_multiple_of(STEP).min(2 * STEP);
+    }
+    let piece = w.rows() / (threads.count() * PIECES_PER_THREAD);
+    piece.next_multiple_of(STEP).clamp(STEP, MAX_STRIPE)
 }
 
 fn check_shapes(x: &FloatRows<'_>, w: &QTensor, out: &FloatRowsMut<'_>) -> Result<()> {
