@@ -3,8 +3,9 @@
 
 extern "C" __global__ void __launch_bounds__(256)
     flexq_quantize_activations(const __grid_constant__ flexq::QuantizeArgs a) {
+  if (!a.late) flexq::ptx::launch_dependents();
   flexq::ptx::wait_for_previous();
-  flexq::ptx::launch_dependents();
+  if (a.late) flexq::ptx::launch_dependents();
   if (a.per_row) {
     flexq::activations::by_row(a);
   } else {

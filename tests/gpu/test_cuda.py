@@ -1,5 +1,6 @@
 """Products, reordering and lookups on a GPU against NumPy and float64."""
 
+import itertools
 from functools import cache
 
 import flexq
@@ -321,6 +322,35 @@ def test_graph_capture():
     y.zero_()
     graph.replay()
     assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize(("m", "act_bits"), [(1, 16), (4, 8), (16, 8), (40, 16), (300, 8)])
+def test_chains_of_launches(m, act_bits):
+    w = Weight(1024, 1024, 128)
+    x = torch.randn(m, 1024, device="cuda").half()
+    size, _ = _flexq.cuda_workspace(0, w.raw, m, 0, act_bits, False)
+    workspace = torch.zeros(size, dtype=torch.uint8, device="cuda")
+    results = []
+    for late in (False, True, False):
+        _flexq.cuda_trigger_late(late)
+        y = [x, *(torch.full_like(x, torch.nan) for _ in range(6))]
+        for a, b in itertools.pairwise(y):
+            _flexq.cuda_linear(
+                0,
+                stream(),
+                w.raw,
+                (a.data_ptr(), 0, m, 1024),
+                None,
+                (b.data_ptr(), 0),
+                act_bits,
+                False,
+                (workspace.data_ptr(), size),
+            )
+            b.mul_(0.3)  # a kernel of torch in between
+        results.append(y[-1])
+    assert results[0].isfinite().all()
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("m", [1, 7, 64])

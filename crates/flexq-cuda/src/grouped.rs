@@ -4,7 +4,7 @@ use crate::config::{Grouped, Problem, Tile};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::launch::activations::{Quantize, quantize};
-use crate::launch::{address, blocks, size, small, small_grouped, tile};
+use crate::launch::{address, blocks, size, small, small_grouped, tile, trigger_late};
 use crate::linear::{COUNTER_BYTES, Matrix, Plan, Precision, Workspace, problem};
 use crate::order;
 use crate::prepare::Weight;
@@ -88,6 +88,7 @@ pub unsafe fn grouped_linear(device: &Device, stream: u64, product: &GroupedLine
                 k,
                 x_stride: size("row stride", product.x.stride)?,
                 per_row: i32::from(product.precision.per_row),
+                late: trigger_late(),
                 limit,
                 x_type: product.x.dtype as i32,
             };
@@ -127,6 +128,7 @@ pub unsafe fn grouped_linear(device: &Device, stream: u64, product: &GroupedLine
                 longer: c.longer as i32,
                 stages: c.stages as i32,
                 per_row: i32::from(product.precision.per_row),
+                late: trigger_late(),
                 limit: limit.unwrap_or_default(),
                 x_type: product.x.dtype as i32,
                 scale_type,

@@ -30,4 +30,5 @@ pub mod prepare;
 mod types;
 
 pub use error::{Error, Result};
+pub use launch::set_trigger_late;
 pub use types::{ActivationBits, Dtype, Group, ScaleType};

@@ -4,7 +4,7 @@ use crate::config::{self, Activations, Config, Hopper, Problem};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::launch::activations::{Quantize, quantize};
-use crate::launch::{address, hopper, size, small, tile};
+use crate::launch::{address, hopper, size, small, tile, trigger_late};
 use crate::order;
 use crate::prepare::Weight;
 use crate::types::{ActivationBits, Dtype};
@@ -236,6 +236,7 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
                 k,
                 x_stride: size("row stride", product.x.stride)?,
                 per_row: i32::from(product.precision.per_row),
+                late: trigger_late(),
                 limit,
                 x_type: product.x.dtype as i32,
             };
@@ -270,6 +271,7 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
                 longer: c.longer as i32,
                 stages: c.stages as i32,
                 per_row: i32::from(product.precision.per_row),
+                late: trigger_late(),
                 limit: limit.unwrap_or_default(),
                 x_type: product.x.dtype as i32,
                 scale_type: types.0,
@@ -329,6 +331,7 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
                 split_tiles: c.split_tiles as i32,
                 splits: c.splits as i32,
                 raster: c.raster as i32,
+                late: trigger_late(),
                 scale_type: types.0,
                 bias_type: types.1,
                 y_type: types.2,

@@ -212,6 +212,13 @@ pub fn cuda_embedding(
     Ok(unsafe { prepare::gather(&device, stream, &weight(w)?, rows, y, kind) }.map_err(GpuError)?)
 }
 
+/// Chooses when kernels launched from now on let the next one of their stream start: at once, or
+/// `late`, when they have waited for those before them, as Inductor's dependent launches need.
+#[pyfunction]
+pub fn cuda_trigger_late(late: bool) {
+    flexq_cuda::set_trigger_late(late);
+}
+
 /// `y = x @ w.T + bias`; `workspace` is (address, bytes), zeroed at first as `cuda_workspace` says.
 /// `kernel` asks for a kernel by hand, as `cuda_choice` does.
 #[pyfunction]

@@ -34,7 +34,7 @@ mod _flexq {
     #[pymodule_export]
     use crate::cuda::{
         CudaError, CudaTensor, cuda_choice, cuda_dequantize, cuda_embedding, cuda_grouped_linear, cuda_info,
-        cuda_linear, cuda_repack, cuda_restore, cuda_sizes, cuda_workspace,
+        cuda_linear, cuda_repack, cuda_restore, cuda_sizes, cuda_trigger_late, cuda_workspace,
     };
     #[pymodule_export]
     use crate::error::{FormatError, NonFiniteError};

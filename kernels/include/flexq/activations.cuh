@@ -16,6 +16,7 @@ struct QuantizeArgs {
   i32 m, k;
   i32 x_stride;
   i32 per_row;
+  i32 late;         // the next kernel starts after this one's wait; see ptx/copy.cuh
   float q_max;      // 127 or 31
   Dtype x_type;
 };

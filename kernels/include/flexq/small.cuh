@@ -84,11 +84,12 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
   const int end = units < warps ? min(warp + 1, units) : (warp + 1) * units / warps;
   int strip = quotient(begin, blocks), block = begin - strip * blocks;
 
+  if (!a.late) ptx::launch_dependents();
   Ring<segments, warps> ring(
       a, shared, warp, {a, strip0 + strip, block, end - begin, block0, blocks, k_blocks, n_pad});
 
   ptx::wait_for_previous();
-  ptx::launch_dependents();
+  if (a.late) ptx::launch_dependents();
   Policy::template stage<warps>(a, x, x_scales, block0, blocks);
   __syncthreads();
 

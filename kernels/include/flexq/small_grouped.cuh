@@ -61,6 +61,7 @@ template <class Policy, int warps>
 __device__ __forceinline__ void small_grouped_product(const SmallGroupedArgs& g) {
   using namespace small;
   const int index = blockIdx.x / g.blocks;
+  if (!g.product.late) ptx::launch_dependents();
   ptx::wait_for_previous();  // which may have written `ends`
   const Item item = find_item(g.ends, g.experts, g.product.m, index);
   if (item.rows == 0) return;  // dependents start without this block, too

@@ -13,6 +13,7 @@ pub struct Quantize {
     pub k: i32,
     pub x_stride: i32,
     pub per_row: i32,
+    pub late: i32,
     pub limit: f32,
     pub x_type: i32,
 }

@@ -32,6 +32,7 @@ pub struct Arguments {
     pub split_tiles: i32,
     pub splits: i32,
     pub raster: i32,
+    pub late: i32,
     pub scale_type: i32,
     pub bias_type: i32,
     pub y_type: i32,

@@ -9,6 +9,7 @@ pub mod small_grouped;
 pub mod tile;
 
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::sys::{
     self, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
@@ -33,6 +34,22 @@ const DEPENDENT_LAUNCH: CUlaunchAttribute = CUlaunchAttribute {
     pad: [0; 4],
     value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
 };
+
+/// Whether kernels let the next one start only when they have waited for those before.
+static LATE: AtomicBool = AtomicBool::new(false);
+
+/// Chooses when launches from now on, of the whole process, let the next kernel of their stream start:
+/// at once, or `late`, when they have waited for the kernels before them. Kernels here wait
+/// for all that came before and need no more; others may not: Inductor's with dependent launch count
+/// on it that a kernel has waited once the next one starts.
+pub fn set_trigger_late(late: bool) {
+    LATE.store(late, Ordering::Relaxed);
+}
+
+/// The choice, as kernels take it.
+pub(crate) fn trigger_late() -> i32 {
+    LATE.load(Ordering::Relaxed).into()
+}
 
 /// Blocks of a cluster.
 fn cluster(blocks: u32) -> CUlaunchAttribute {
@@ -117,4 +134,18 @@ pub fn blocks(what: &'static str, items: u64, threads: u64) -> Result<u32> {
         expected: "fewer blocks than 2^31".to_owned(),
         found: blocks,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_take_the_last_choice() {
+        assert_eq!(trigger_late(), 0);
+        set_trigger_late(true);
+        assert_eq!(trigger_late(), 1);
+        set_trigger_late(false);
+        assert_eq!(trigger_late(), 0);
+    }
 }

@@ -27,6 +27,7 @@ pub struct Arguments {
     pub longer: i32,
     pub stages: i32,
     pub per_row: i32,
+    pub late: i32,
     pub limit: f32,
     pub x_type: i32,
     pub scale_type: i32,

@@ -116,8 +116,10 @@ __device__ __forceinline__ float4 load_cluster(u32 address, u32 rank) {
 
 // Programmatic dependent launch (Hopper): let the next kernel start; wait for the
 // previous one's results. Elsewhere launches are ordered by the stream alone.
-// To be called after `wait_for_previous`: a kernel that starts then may rely on all that was
-// launched before this one, as Inductor's do when they depend on an earlier kernel alone.
+//
+// A kernel that starts early and waits for this one, as ours do, has waited for all before it, so it
+// may start at once. Inductor's kernels do not wait where they need results of an earlier
+// kernel alone: they must start `late`, when this one has waited itself.
 __device__ __forceinline__ void launch_dependents() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

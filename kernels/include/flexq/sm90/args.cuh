@@ -45,6 +45,7 @@ struct HopperArgs {
   i32 split_tiles;
   i32 splits;             // 1 for none
   i32 raster;             // tiles along M that are neighbours in the order of tiles, at least 1
+  i32 late;               // the next kernel starts after this one's wait; see ptx/copy.cuh
   Dtype scale_type, bias_type, y_type;
 };
 

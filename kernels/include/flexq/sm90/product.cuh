@@ -34,6 +34,7 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   if (threadIdx.x == 0) ring.init();
   if (blocks == 1) __syncthreads();
   else ptx::cluster_sync();
+  if (!a.late) ptx::launch_dependents();
 
   if (group == T::kGroups) {
     ptx::registers_shrink<kProducerRegisters>();

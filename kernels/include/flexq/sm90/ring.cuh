@@ -187,9 +187,7 @@ struct Ring {
                                             int tiles_n, u32 rank) const {
     ptx::prefetch_map(&a.x);
     ptx::wait_for_previous();
-    // Not before: kernels of others count on it that what came before the previous one is complete
-    // once they have started.
-    ptx::launch_dependents();
+    if (a.late) ptx::launch_dependents();
     Cursor<T::kXStages> at;
     Piece p;
     for (int i = 0; work.piece(i, p); ++i) {

@@ -25,6 +25,7 @@ struct SmallArgs {
   i32 longer;             // row groups that have as many, before those with one less
   i32 stages;             // depth of each warp's ring, on Hopper
   i32 per_row;            // quantization: one scale a row
+  i32 late;               // the next kernel starts after this one's wait; see ptx/copy.cuh
   float q_max;            // and the largest code
   Dtype x_type, scale_type, bias_type, y_type;
 };
