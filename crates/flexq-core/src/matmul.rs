@@ -19,12 +19,9 @@
 use std::cell::Cell;
 
 use crate::activations::{self, ActivationBits, ActivationGroup, Rule};
-use crate::arch::{
-    ACTIVATION_GROUP, Buffer, LANES, MAX_STRIPE, QuantizedRows, Scratch, Stripes, Terms, Weights,
-};
+use crate::arch::{ACTIVATION_GROUP, Buffer, LANES, QuantizedRows, Scratch, Stripes, Terms, Weights};
 use crate::backend::Cpu;
 use crate::error::{Error, Result};
-use crate::layout::packed_row_bytes;
 use crate::qtensor::QTensor;
 use crate::rows::{FloatRows, FloatRowsMut};
 use crate::threads::{Threads, for_each, wake};
@@ -87,7 +84,7 @@ impl Cpu {
         let kernels = self.kernels();
         let weights = Weights::new(w);
         let preparing = preparing_threads(x.rows() * x.columns(), options.threads);
-        let stripes = Stripes::new(out, stripe_width(w, x.rows(), options.threads));
+        let stripes = Stripes::new(out, options.threads.count());
         // taken rather than borrowed: a thread that waits for others may run another product
         let mut workspace = WORKSPACE.take();
         let Workspace { floats, arranged, quantized, terms } = &mut workspace;
@@ -145,22 +142,6 @@ fn split(kernels: &Terms, x: &FloatRows<'_>, threads: Threads, terms: &mut Buffe
             (kernels.split)(x, block * LANES, group * ACTIVATION_GROUP, terms);
         }
     });
-}
-
-/// Weight rows that a thread takes at a time: a multiple of what kernels work on, few enough that
-/// threads end together, whenever they began. With many rows of activations, which pass once for
-/// all weight rows that are taken together, more.
-fn stripe_width(w: &QTensor, activations: usize, threads: Threads) -> usize {
-    const STEP: usize = 32;
-    const FEW_ACTIVATIONS: usize = 64;
-    // some 20 microseconds of reading
-    const PIECE_BYTES: usize = 192 << 10;
-    const PIECES_PER_THREAD: usize = 8;
-    if activations <= FEW_ACTIVATIONS {
-        return (PIECE_BYTES / packed_row_bytes(w.columns())).next_multiple_of(STEP).min(2 * STEP);
-    }
-    let piece = w.rows() / (threads.count() * PIECES_PER_THREAD);
-    piece.next_multiple_of(STEP).clamp(STEP, MAX_STRIPE)
 }
 
 fn check_shapes(x: &FloatRows<'_>, w: &QTensor, out: &FloatRowsMut<'_>) -> Result<()> {

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::slice;
 
+use super::MAX_STRIPE;
 use crate::dtype::FloatType;
 use crate::rows::FloatRowsMut;
 
@@ -47,22 +48,32 @@ impl Stripe<'_> {
     }
 }
 
-/// Disjoint stripes of a matrix, from left to right; each at most `width` columns.
+/// Columns that stripes are multiples of, the last excepted: what kernels work on.
+const STEP: usize = 32;
+
+/// Disjoint stripes of a matrix, from left to right: wide ones first, which cost least, and
+/// narrow ones at the end, so that threads end together, whenever they began.
 #[derive(Debug)]
 pub(crate) struct Stripes<'a> {
     rest: Stripe<'a>,
-    width: usize,
+    threads: usize,
 }
 
 // SAFETY: as for `Stripe`.
 unsafe impl Send for Stripes<'_> {}
 
 impl<'a> Stripes<'a> {
-    pub fn new(matrix: &'a mut FloatRowsMut<'_>, width: usize) -> Self {
+    /// Stripes for so many threads.
+    pub fn new(matrix: &'a mut FloatRowsMut<'_>, threads: usize) -> Self {
         let (dtype, rows, row_columns) = (matrix.dtype(), matrix.rows(), matrix.columns());
         let base = matrix.bytes_mut().as_mut_ptr();
         let rest = Stripe { base, dtype, rows, row_columns, columns: 0..row_columns, matrix: PhantomData };
-        Self { rest, width: width.max(1) }
+        Self { rest, threads }
+    }
+
+    /// Columns of the next stripe, when so many are left.
+    fn width(&self, rest: usize) -> usize {
+        (rest / (2 * self.threads)).next_multiple_of(STEP).clamp(STEP, MAX_STRIPE)
     }
 }
 
@@ -74,7 +85,7 @@ impl<'a> Iterator for Stripes<'a> {
         if start == end {
             return None;
         }
-        let middle = end.min(start + self.width);
+        let middle = end.min(start + self.width(end - start));
         self.rest.columns.start = middle;
         Some(Stripe { columns: start..middle, ..self.rest })
     }
@@ -86,6 +97,11 @@ impl<'a> Iterator for Stripes<'a> {
 
 impl ExactSizeIterator for Stripes<'_> {
     fn len(&self) -> usize {
-        self.rest.columns.len().div_ceil(self.width)
+        let (mut rest, mut count) = (self.rest.columns.len(), 0);
+        while rest > 0 {
+            rest = rest.saturating_sub(self.width(rest));
+            count += 1;
+        }
+        count
     }
 }
