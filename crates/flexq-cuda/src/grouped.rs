@@ -3,7 +3,6 @@
 use crate::config::{Grouped, Problem, Tile};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::launch::activations::{Quantize, quantize};
 use crate::launch::{address, blocks, size, small, small_grouped, tile, trigger_late};
 use crate::linear::{COUNTER_BYTES, Matrix, Plan, Precision, Workspace, problem};
 use crate::order;
@@ -59,7 +58,6 @@ pub fn workspace_bytes(
 ///
 /// # Safety
 /// As for [`crate::linear::linear`].
-#[expect(clippy::too_many_lines, reason = "one structure of arguments per family")]
 pub unsafe fn grouped_linear(device: &Device, stream: u64, product: &GroupedLinear<'_>) -> Result<()> {
     let p = problem(device, product.weight, &product.x, product.precision)?;
     let (n, k) = product.weight.check()?;
@@ -78,25 +76,13 @@ pub unsafe fn grouped_linear(device: &Device, stream: u64, product: &GroupedLine
     let ends = address("ends", product.ends, 4)?;
     let limit = product.precision.bits.limit();
     let fused = few.is_some_and(|few| few.small.options.fused);
-    let (x, x_stride, x_scales) = match limit {
-        Some(limit) if !fused => {
-            let arguments = Quantize {
-                x,
-                q: base + plan.codes,
-                scales: base + plan.scales,
-                m,
-                k,
-                x_stride: size("row stride", product.x.stride)?,
-                per_row: i32::from(product.precision.per_row),
-                late: trigger_late(),
-                limit,
-                x_type: product.x.dtype as i32,
-            };
-            // SAFETY: the caller's promise; the workspace holds codes and scales by the check above.
-            unsafe { quantize(device, stream, &arguments)? };
-            (base + plan.codes, order::padded(p.n, p.k).1, base + plan.scales)
+    let (x, x_stride, x_scales) = if limit.is_none() || fused {
+        (x, product.x.stride, 0)
+    } else {
+        // SAFETY: the caller's promise; the workspace holds codes and scales by the check above.
+        unsafe {
+            plan.quantize(device, stream, &Matrix { address: x, ..product.x }, &p, product.precision, base)?
         }
-        _ => (x, product.x.stride, 0),
     };
     let (weights, scales) = (product.weight.codes, product.weight.scales);
     let weights_stride = order::weight_bytes(p.n, p.k) as u64;

@@ -94,6 +94,38 @@ impl Plan {
         let partial = scales + up(scale_bytes as u64);
         Self { codes, scales, scale_stride, partial, end: partial + up(partial_bytes) }
     }
+
+    /// Quantizes activations into the workspace at `base`: address and stride of the codes, address
+    /// of the scales.
+    ///
+    /// # Safety
+    /// As for [`linear`]; the workspace has room for this plan.
+    pub unsafe fn quantize(
+        &self,
+        device: &Device,
+        stream: u64,
+        x: &Matrix,
+        p: &Problem,
+        precision: Precision,
+        base: u64,
+    ) -> Result<(u64, usize, u64)> {
+        let (codes, scales) = (base + self.codes, base + self.scales);
+        let arguments = Quantize {
+            x: x.address,
+            q: codes,
+            scales,
+            m: size("M", p.m)?,
+            k: size("K", p.k)?,
+            x_stride: size("row stride", x.stride)?,
+            per_row: i32::from(precision.per_row),
+            late: trigger_late(),
+            limit: precision.bits.limit().unwrap_or_default(),
+            x_type: x.dtype as i32,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { quantize(device, stream, &arguments)? };
+        Ok((codes, order::padded(p.n, p.k).1, scales))
+    }
 }
 
 pub(crate) fn problem(device: &Device, weight: &Weight, x: &Matrix, precision: Precision) -> Result<Problem> {
@@ -226,25 +258,13 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
     let types = (product.weight.scale_type as i32, bias_type as i32, product.y.1 as i32);
     let fused = matches!(config, Config::Small(c) if c.options.fused);
     let limit = product.precision.bits.limit();
-    let (x, x_stride, x_scales) = match limit {
-        Some(limit) if !fused => {
-            let arguments = Quantize {
-                x,
-                q: base + plan.codes,
-                scales: base + plan.scales,
-                m,
-                k,
-                x_stride: size("row stride", product.x.stride)?,
-                per_row: i32::from(product.precision.per_row),
-                late: trigger_late(),
-                limit,
-                x_type: product.x.dtype as i32,
-            };
-            // SAFETY: the caller's promise; the workspace holds codes and scales by the check above.
-            unsafe { quantize(device, stream, &arguments)? };
-            (base + plan.codes, order::padded(p.n, p.k).1, base + plan.scales)
+    let (x, x_stride, x_scales) = if limit.is_none() || fused {
+        (x, product.x.stride, 0)
+    } else {
+        // SAFETY: the caller's promise; the workspace holds codes and scales by the check above.
+        unsafe {
+            plan.quantize(device, stream, &Matrix { address: x, ..product.x }, &p, product.precision, base)?
         }
-        _ => (x, product.x.stride, 0),
     };
     let x_stride_elements = size("row stride", x_stride)?;
     let x_scale_stride = size("M", plan.scale_stride)?;
