@@ -9,7 +9,7 @@ use std::array::from_fn;
 use std::ops::Range;
 
 use super::super::avx512::{BLOCK, Rows, SUMS, block, write};
-use super::product::{GROUPS, ROWS, ahead};
+use super::product::{DELAY, GROUPS, ROWS, TILE, TOGETHER, ahead};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, Scratch, Stripe, Weights};
 
@@ -17,14 +17,8 @@ use crate::arch::{ACTIVATION_GROUP, LANES, Scratch, Stripe, Weights};
 const WIDTH: usize = 32;
 /// Bytes of a panel, `[groups, 4 times 32 columns, 16, 32]` codes as bf16.
 const PANEL: usize = ROWS * ACTIVATION_GROUP * 2;
-/// Bytes of a tile.
-const TILE: usize = 1024;
 /// Bytes of activations that stay in L2 while all weight rows of a stripe pass.
 const RESIDENT: usize = 768 << 10;
-/// Blocks of activations whose sums stay in L1 with a panel.
-const TOGETHER: usize = 8;
-/// Sums on their way from tiles to vectors.
-const DELAY: usize = 2;
 
 /// # Safety
 /// The processor has AVX-512 and tiles, which the process may use.

@@ -14,6 +14,9 @@ use crate::rows::FloatRows;
 /// Rows of activations up to which AVX-512 streams weights as fast.
 const MAX_STREAMED: usize = 4;
 
+/// The same with A16.
+const MAX_STREAMED_FLOATS: usize = 2;
+
 pub(in crate::arch) fn is_available() -> bool {
     avx512::is_available() && detect::is_usable()
 }
@@ -21,7 +24,7 @@ pub(in crate::arch) fn is_available() -> bool {
 pub(in crate::arch) const KERNELS: Kernels = Kernels {
     blocks: Some(Blocks { rows: MAX_STREAMED + 1, offsets: false, quantize: avx512::quantize_block }),
     multiply_codes,
-    terms: Some(Terms { rows: 2, split, multiply: multiply_terms }),
+    terms: Some(Terms { rows: MAX_STREAMED_FLOATS + 1, split, multiply: multiply_terms }),
     ..avx512::KERNELS
 };
 

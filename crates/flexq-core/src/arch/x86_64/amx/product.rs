@@ -22,15 +22,15 @@ pub(super) const ROWS: usize = GROUPS * LANES;
 /// Bytes of a panel, `[groups, 2 halves of the columns, 16, 64]`.
 const PANEL: usize = ROWS * ACTIVATION_GROUP;
 /// Bytes of a tile.
-const TILE: usize = 1024;
+pub(super) const TILE: usize = 1024;
 /// How far ahead of the loads memory is asked for, in bytes of each row.
 const AHEAD: usize = 192;
 /// Bytes of activations that stay in L2 while all weight rows of a stripe pass.
 const RESIDENT: usize = 512 << 10;
 /// Blocks of activations whose sums stay in L1 with a panel.
-const TOGETHER: usize = 8;
+pub(super) const TOGETHER: usize = 8;
 /// Sums on their way from tiles to vectors: a tile's latency and the stores' pass meanwhile.
-const DELAY: usize = 2;
+pub(super) const DELAY: usize = 2;
 
 /// # Safety
 /// The processor has AVX-512 and tiles, which the process may use.
