@@ -173,7 +173,8 @@ impl Small {
                 23 * staged + 900 + 5 * m * p.k_blocks()
             }
             Activations::Int8 { .. } if self.options.fused => 23 * staged,
-            Activations::Int8 { .. } => 2800 + 7 * staged,
+            // a launch more, beside which no second block fits
+            Activations::Int8 { .. } => 4000 + 7 * staged,
             _ => 7 * staged,
         };
         let sums = match self.options.reduce {
