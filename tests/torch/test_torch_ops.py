@@ -5,7 +5,9 @@ torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 
 import flexq  # noqa: E402
 import torch_reference as reference  # noqa: E402
-from flexq.torch import cpu, portable  # noqa: E402
+from flexq import _flexq  # noqa: E402
+from flexq.torch import FlexQLinear, cpu, portable, prepare  # noqa: E402
+from torch import nn  # noqa: E402
 
 ops = torch.ops.flexq
 
@@ -200,3 +202,18 @@ def test_activations_of_another_type_are_refused():
     packed, scale = weight(32, 256)
     with pytest.raises(TypeError, match="float64"):
         ops.linear(torch.randn(1, 256).double(), packed, scale, None, 32, 128, 16)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_kernels_follow_inductor_where_it_makes_dependent_launches(monkeypatch, wanted):
+    from torch._inductor import config
+
+    asked = []
+    monkeypatch.setattr(_flexq, "cuda_trigger_late", asked.append)
+    monkeypatch.setattr(config.triton, "enable_pdl", wanted)
+    module = FlexQLinear.from_linear(nn.Linear(128, 64))
+    torch.compile(module, fullgraph=True, backend="aot_eager")(torch.randn(2, 128))
+    assert set(asked) == ({True} if wanted else set())
+    asked.clear()
+    prepare(module)
+    assert asked == ([True] if wanted else [])

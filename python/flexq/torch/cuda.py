@@ -7,6 +7,8 @@ Each GPU has one workspace, which calls use one after the other: products of one
 on one stream at a time. It is never moved or freed, since captured graphs hold its address.
 """
 
+import os
+import sys
 from functools import cache
 
 import torch
@@ -25,6 +27,22 @@ TILE_ROWS = 64
 
 _workspaces: dict[int, list[Tensor]] = {}
 _LEAST = 32 << 20
+
+
+def follow_inductor() -> None:
+    """Lets kernels of Inductor that are launched as dependents follow ours.
+
+    They rely on every kernel to have waited for those before it when it lets the next one start,
+    which costs our products up to a twelfth where it is not needed. Asked for before the first
+    product of a compiled model, and never taken back.
+    """
+    config = sys.modules.get("torch._inductor.config")
+    if config is None:
+        wanted = os.environ.get("TORCHINDUCTOR_ENABLE_PDL") == "1"
+    else:
+        wanted = getattr(config.triton, "enable_pdl", False)
+    if wanted:
+        _flexq.cuda_trigger_late(True)
 
 
 def _stream(device: torch.device) -> tuple[int, int]:

@@ -59,6 +59,7 @@ def _linear_fake(
     *,
     act_group: int = -1,
 ) -> Tensor:
+    cuda.follow_inductor()
     return x.new_empty((*x.shape[:-1], out_features))
 
 
@@ -75,7 +76,7 @@ def _linear_out_fake(
     *,
     act_group: int = -1,
 ) -> None:
-    return None
+    cuda.follow_inductor()
 
 
 @torch.library.register_fake("flexq::grouped_linear", lib=_library)
@@ -90,6 +91,7 @@ def _grouped_linear_fake(
     *,
     act_group: int = -1,
 ) -> Tensor:
+    cuda.follow_inductor()
     return x.new_empty((x.shape[0], out_features))
 
 

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from flexq.torch import cuda
 from flexq.torch.module import PackedWeight
 from flexq.torch.siblings import join
 
@@ -14,6 +15,7 @@ def prepare(model: nn.Module, rows: int = 2048) -> nn.Module:
     Elsewhere it does nothing. Run the model once before capturing a graph:
     the driver compiles a kernel when it is first used.
     """
+    cuda.follow_inductor()
     for module in model.modules():
         if isinstance(module, PackedWeight):
             module.prepare(rows)
