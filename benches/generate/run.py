@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from models import SHAPES, SYSTEMS, build
 from transformers import DynamicCache, StaticCache
-from turns import turn
+from turns import take_part, turn
 
 PROMPT, OUTPUT = 128, 1024
 TOLERANCE = 0.5
@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="how many share it")
     arguments = parser.parse_args()
     device, compiled, repeats = arguments.device, arguments.compile, arguments.repeats
+    take_part(arguments.turns)
     rows = []
     for shape in arguments.shapes:
         for system in arguments.systems:

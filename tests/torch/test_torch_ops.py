@@ -210,10 +210,11 @@ def test_kernels_follow_inductor_where_it_makes_dependent_launches(monkeypatch, 
 
     asked = []
     monkeypatch.setattr(_flexq, "cuda_trigger_late", asked.append)
-    monkeypatch.setattr(config.triton, "enable_pdl", wanted)
     module = FlexQLinear.from_linear(nn.Linear(128, 64))
-    torch.compile(module, fullgraph=True, backend="aot_eager")(torch.randn(2, 128))
-    assert set(asked) == ({True} if wanted else set())
-    asked.clear()
-    prepare(module)
-    assert asked == ([True] if wanted else [])
+    torch.compiler.reset()
+    with config.patch({"triton.enable_pdl": wanted}):
+        torch.compile(module, fullgraph=True, backend="aot_eager")(torch.randn(2, 128))
+        assert set(asked) == ({True} if wanted else set())
+        asked.clear()
+        prepare(module)
+        assert asked == ([True] if wanted else [])
