@@ -24,6 +24,7 @@ ACTIVATIONS = {
     "auto": Activations(),
 }
 OTHERS = ("torchao-w8a8", "torchao-w8a16", "bitsandbytes-w8a8")
+PRESETS = ("full", "linear")
 SYSTEMS = ("bf16", *(f"flexq-{name}" for name in ACTIVATIONS), *OTHERS)
 
 
@@ -50,9 +51,9 @@ def skeleton(shape: str, layers: int | None = None, attention: str = "sdpa"):
         return kind(config).to(torch.bfloat16)
 
 
-def pack_empty(model, activations: Activations) -> None:
-    """Replaces what the preset `full` packs by modules without memory."""
-    for name in choose(model, "full").modules():
+def pack_empty(model, activations: Activations, preset: str = "full") -> None:
+    """Replaces what a preset packs by modules without memory."""
+    for name in choose(model, preset).modules():
         packed = empty_like(name, model.get_submodule(name), Scheme(), activations)
         model.set_submodule(name, packed)
 
@@ -71,12 +72,19 @@ def fill(model):
     return model
 
 
-def build(shape: str, system: str, device: str, layers: int | None = None, attention: str = "sdpa"):
+def build(
+    shape: str,
+    system: str,
+    device: str,
+    layers: int | None = None,
+    attention: str = "sdpa",
+    preset: str = "full",
+):
     """A model with random weights on `device`."""
     model = skeleton(shape, layers, attention)
     kind, _dash, precision = system.partition("-")
     if kind == "flexq":
-        pack_empty(model, ACTIVATIONS[precision])
+        pack_empty(model, ACTIVATIONS[precision], preset)
     model = fill(model.to_empty(device=device))
     prepare(model)
     # the table of rotations is computed, not loaded

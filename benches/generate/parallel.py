@@ -18,7 +18,9 @@ import flexq.transformers  # noqa: F401
 import torch
 from load import write
 from models import SHAPES
-from run import Case, decode
+from profiles import profile
+from run import median
+from steps import Decode
 from torch import Tensor, distributed
 from transformers import AutoModelForCausalLM
 
@@ -70,11 +72,13 @@ def main() -> None:
         print(f"{world} processes beside one:", difference(found, alone[0]))
         print(f"{world} processes beside float32:", difference(found, alone[1]))
     for batch in arguments.batch:
-        known, call = decode(model, batch, kind, False)
-        row = Case(known | {"batch": batch}, call, arguments.repeats).time(kind, arguments.profile)
+        step = Decode(model, batch, kind, "plain")
+        seconds = median(step.call, kind, arguments.repeats)
+        if arguments.profile:
+            profile(step.call)
         if not rank:
-            step = f"{row['decode_s'] * 1e3:.2f} ms a step, graph {row['graph']}"
-            print(f"{world} x {kind}, batch {batch}: {step}")
+            took = f"{seconds * 1e3:.2f} ms a step, graph {step.known['graph']}"
+            print(f"{world} x {kind}, batch {batch}: {took}")
     if not rank and kind == "cuda":
         print(f"peak {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the first")
     if world == 1:
