@@ -114,9 +114,10 @@ def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         flexq.load_file(tmp_path / "none.safetensors")
     assert caught.value.errno == errno.ENOENT
-    assert "none.safetensors" in str(caught.value.filename)
-    with pytest.raises(FileNotFoundError):
+    assert caught.value.filename == str(tmp_path / "none.safetensors")
+    with pytest.raises(FileNotFoundError) as caught:
         flexq.save_file({}, tmp_path / "no" / "folder.safetensors")
+    assert caught.value.filename == str(tmp_path / "no" / "folder.safetensors")
 
 
 @pytest.mark.parametrize("keep", [0, 7, 8, 100, -1])

@@ -125,6 +125,13 @@ def test_what_cannot_be_indexed(q: flexq.QTensor, experts: flexq.QTensor) -> Non
         experts[3]
 
 
+def test_it_does_not_pass_for_an_array(q: flexq.QTensor) -> None:
+    with pytest.raises(TypeError, match="dequantize"):
+        np.asarray(q)
+    with pytest.raises(TypeError, match=r"flexq\.matmul"):
+        np.zeros((2, q.shape[1]), np.float32) @ q
+
+
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle(q: flexq.QTensor, experts: flexq.QTensor, protocol: int) -> None:
     for tensor in (q, experts, flexq.quantize(np.ones((2, 7), np.float16), group_size="row")):

@@ -20,7 +20,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A NaN or an infinity where a weight was expected.
     #[error(
-        "tensor {tensor:?}: row {row}, column {column} holds {value}; only finite weights can be quantized (exclude the tensor to keep it as it is)"
+        "{}row {row}, column {column} holds {value}; only finite weights can be quantized (exclude the tensor to keep it as it is)",
+        subject(tensor)
     )]
     NonFinite {
         /// Name of the tensor; empty when it has none.
@@ -34,7 +35,8 @@ pub enum Error {
     },
     /// A group whose scale exceeds the range of its storage type.
     #[error(
-        "tensor {tensor:?}: row {row}, group {group}: scale {scale:e} does not fit {scale_type}; store scales as BF16"
+        "{}row {row}, group {group}: scale {scale:e} does not fit {scale_type}; store scales as BF16",
+        subject(tensor)
     )]
     ScaleOverflow {
         /// Name of the tensor; empty when it has none.
@@ -145,6 +147,11 @@ pub enum Error {
     /// Work that was told to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// How a message about a tensor begins, if it has a name.
+fn subject(tensor: &str) -> String {
+    if tensor.is_empty() { String::new() } else { format!("tensor {tensor:?}: ") }
 }
 
 impl Error {

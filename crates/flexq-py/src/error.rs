@@ -46,7 +46,7 @@ impl From<PyError> for PyErr {
                 Some(errno) => {
                     let source = source.to_string();
                     let reason = source.split(" (os error").next().unwrap_or(&source);
-                    PyOSError::new_err((errno, format!("cannot {action}: {reason}"), path))
+                    PyOSError::new_err((errno, format!("cannot {action}: {reason}"), path.into_os_string()))
                 }
                 None => PyOSError::new_err(message),
             },

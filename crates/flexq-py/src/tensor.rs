@@ -215,6 +215,15 @@ impl PyQTensor {
         Ok(Self(self.0.expert(position.cast_unsigned()).map_err(PyError::from)?))
     }
 
+    /// Refused, so that `np.asarray(q)` or `x @ q` cannot make an array of one object.
+    #[pyo3(signature = (dtype=None, copy=None))]
+    fn __array__(&self, dtype: Option<&Bound<'_, PyAny>>, copy: Option<bool>) -> PyResult<()> {
+        let _ = (dtype, copy);
+        Err(PyTypeError::new_err(
+            "a QTensor is no array: flexq.matmul(x, q) multiplies with it, q.dequantize() and q.codes() give arrays",
+        ))
+    }
+
     fn __eq__(&self, other: &Self) -> bool {
         self.0.shape() == other.0.shape()
             && self.0.origin() == other.0.origin()

@@ -35,7 +35,7 @@ impl Temporary {
                 Ok(file) => return Ok(Self { file, path }),
                 // left behind by a killed process that had our id
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io("create", path, error)),
+                Err(error) => return Err(Error::io("create", target, error)),
             }
         }
     }
