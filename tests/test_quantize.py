@@ -124,14 +124,14 @@ def test_non_finite_weights_are_named(value: float) -> None:
     w = np.ones((300, 200), np.float32)
     w[280, 131] = value
     w[290, 0] = value
-    with pytest.raises(flexq.NonFiniteError, match="^row 280, column 131"):
+    with pytest.raises(flexq.NonFiniteError, match=r"^row 280, column 131"):
         flexq.quantize(w)
     assert issubclass(flexq.NonFiniteError, ValueError)
 
 
 def test_scales_beyond_float16_are_refused() -> None:
     w = np.full((2, 128), 1e8, np.float32)
-    with pytest.raises(ValueError, match="^row 0, group 0"):
+    with pytest.raises(ValueError, match=r"^row 0, group 0"):
         flexq.quantize(w)
     check(w, 128, "absmax31", "bfloat16")
 

@@ -219,9 +219,10 @@ impl PyQTensor {
     #[pyo3(signature = (dtype=None, copy=None))]
     fn __array__(&self, dtype: Option<&Bound<'_, PyAny>>, copy: Option<bool>) -> PyResult<()> {
         let _ = (dtype, copy);
-        Err(PyTypeError::new_err(
-            "a QTensor is no array: flexq.matmul(x, q) multiplies with it, q.dequantize() and q.codes() give arrays",
-        ))
+        let this = self.__repr__();
+        Err(PyTypeError::new_err(format!(
+            "{this} is no array: flexq.matmul(x, q) multiplies with it, q.dequantize() and q.codes() give arrays"
+        )))
     }
 
     fn __eq__(&self, other: &Self) -> bool {
