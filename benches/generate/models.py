@@ -5,6 +5,7 @@ from flexq.torch import PackedWeight, Scheme, prepare
 from flexq.torch.convert import empty_like
 from flexq.torch.policy import Activations
 from flexq.torch.select import choose
+from int8 import Int8Linear
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 # vocabulary, hidden, intermediate, layers, heads, key-value heads, experts
@@ -23,7 +24,7 @@ ACTIVATIONS = {
     "w6a8row": Activations(8, group="row"),
     "auto": Activations(),
 }
-OTHERS = ("torchao-w8a8", "torchao-w8a16", "bitsandbytes-w8a8")
+OTHERS = ("torchao-w8a8", "torchao-w8a16", "bitsandbytes-w8a8", "cublas-w8a8")
 PRESETS = ("full", "linear")
 SYSTEMS = ("bf16", *(f"flexq-{name}" for name in ACTIVATIONS), *OTHERS)
 
@@ -100,6 +101,9 @@ def build(
         ao.quantize_(model, config)
     elif kind == "bitsandbytes":
         quantize_bitsandbytes(model)
+    elif kind == "cublas":
+        for name in linear_names(model):
+            model.set_submodule(name, Int8Linear(model.get_submodule(name)))
     return model.eval()
 
 
@@ -107,10 +111,16 @@ def quantize_bitsandbytes(model) -> None:
     """LLM.int8() without outliers in 16 bits, which random activations have none of."""
     from bitsandbytes import nn
 
-    for name, dense in list(model.named_modules()):
-        if isinstance(dense, torch.nn.Linear) and name != "lm_head":
-            sizes = dense.in_features, dense.out_features
-            linear = nn.Linear8bitLt(*sizes, False, has_fp16_weights=False, device="meta")
-            weight = nn.Int8Params(dense.weight.cpu(), False, has_fp16_weights=False)
-            linear.weight = weight.to(dense.weight.device)
-            model.set_submodule(name, linear)
+    for name in linear_names(model):
+        dense = model.get_submodule(name)
+        sizes = dense.in_features, dense.out_features
+        linear = nn.Linear8bitLt(*sizes, False, has_fp16_weights=False, device="meta")
+        weight = nn.Int8Params(dense.weight.cpu(), False, has_fp16_weights=False)
+        linear.weight = weight.to(dense.weight.device)
+        model.set_submodule(name, linear)
+
+
+def linear_names(model) -> list[str]:
+    """The linear layers that W8A8 quantizes: all but the head."""
+    linear = {name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    return sorted(linear - {"lm_head"})
