@@ -84,4 +84,4 @@ pub use qtensor::QTensor;
 pub use quantize::{pack_codes, quantize, quantize_rows};
 pub use rows::{FloatRows, FloatRowsMut};
 pub use scheme::{Group, ScaleRule, ScaleType, Scheme};
-pub use threads::Threads;
+pub use threads::{Team, Threads};

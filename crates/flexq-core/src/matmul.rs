@@ -27,7 +27,7 @@ use crate::rows::{FloatRows, FloatRowsMut};
 use crate::threads::{Threads, for_each, wake};
 
 /// How a product is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct MatmulOptions {
     /// Precision of the activations.
     pub bits: ActivationBits,

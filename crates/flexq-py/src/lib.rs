@@ -9,6 +9,7 @@ mod cuda;
 mod error;
 mod io;
 mod matmul;
+mod openmp;
 mod options;
 mod pipeline;
 mod quantize;

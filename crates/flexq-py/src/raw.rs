@@ -11,12 +11,13 @@ use flexq_core::format::Dtype;
 use flexq_core::select::{Candidate, Hints, Pattern, Preset, Rules};
 use flexq_core::{
     ActivationBits, ActivationGroup, Cpu, Error, FloatRows, FloatRowsMut, FloatType, Group, MatmulOptions,
-    QTensor, ScaleType, Scheme, SharedBytes, Threads, layout,
+    QTensor, ScaleType, Scheme, SharedBytes, layout,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::error::PyError;
+use crate::openmp;
 
 /// `(address, type)` of a dense matrix whose shape follows from the weight.
 type Floats = (usize, u8);
@@ -135,7 +136,7 @@ pub fn cpu_linear(
     let options = MatmulOptions {
         bits: activation_bits(act_bits)?,
         group: if per_row { ActivationGroup::Row } else { ActivationGroup::default() },
-        threads: Threads::new(threads),
+        threads: openmp::threads(threads),
     };
     py.detach(|| {
         // SAFETY: `flexq.torch` holds tensors of these sizes during the call; see the module.
@@ -166,7 +167,7 @@ pub fn cpu_embedding(
         let indices =
             indices.iter().map(|&index| row(i64::from_le_bytes(index))).collect::<Result<Vec<_>, _>>()?;
         let mut out = FloatRowsMut::new(out, dtype, indices.len(), k)?;
-        Cpu::default().gather(&w, &indices, &mut out, Threads::new(threads))
+        Cpu::default().gather(&w, &indices, &mut out, openmp::threads(threads))
     })?;
     Ok(())
 }
@@ -185,7 +186,7 @@ pub fn cpu_dequantize(py: Python<'_>, w: Weight, out: Floats, threads: usize) ->
         // SAFETY: `flexq.torch` holds tensors of these sizes during the call; see the module.
         let (w, out) = unsafe { (weight(w)?, write(out.0, out_bytes)) };
         let mut out = FloatRowsMut::new(out, dtype, rows, k)?;
-        Cpu::default().dequantize_rows(&w, 0..rows, &mut out, Threads::new(threads))
+        Cpu::default().dequantize_rows(&w, 0..rows, &mut out, openmp::threads(threads))
     })?;
     Ok(())
 }
@@ -211,7 +212,7 @@ pub fn cpu_quantize(
             (read(source.0, source_bytes), write(packed, packed_bytes), write(scales, scale_bytes))
         };
         let source = FloatRows::new(source, dtype, rows, k)?;
-        Cpu::default().quantize_rows(&source, &scheme, packed, scales, Threads::new(threads))
+        Cpu::default().quantize_rows(&source, &scheme, packed, scales, openmp::threads(threads))
     })?;
     Ok(())
 }

@@ -1,0 +1,95 @@
+"""Threads: whose they are, and that a forked process has its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+# every case runs in a process of its own, which prints what must hold
+PRODUCT = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+import flexq
+
+q = flexq.quantize(np.ones((1024, 256), np.float32))
+x = np.ones((1, 256), np.float32)
+one = flexq.matmul(x, q, threads=1)
+
+def product():
+    return np.array_equal(flexq.matmul(x, q, threads=3), one)
+
+def helpers(expected):
+    for _ in range(1000):
+        tasks = Path("/proc/self/task").glob("*/comm")
+        if sum(task.read_text() == "flexq\\n" for task in tasks) == expected:
+            return True
+        # a new thread gets its name a little later
+        time.sleep(0.01)
+"""
+TORCH = """
+import torch
+from flexq.torch import cpu
+
+torch.set_num_threads(3)
+weight = torch.ones(1024, 256)
+packed, scale = cpu.quantize(weight, 128, "absmax32s", torch.float16)
+xs = torch.ones(1, 256)
+
+def product_of_tensors():
+    y = cpu.linear(xs, packed, scale, None, 1024, 128, 16)
+    return np.array_equal(y.numpy(), one)
+"""
+FORK = """
+child = os.fork()
+if child == 0:
+    os._exit(0 if in_child() else 1)
+print(os.waitpid(child, 0)[1] == 0)
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+
+
+def run(code: str) -> list[str]:
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.split()
+
+
+def test_helpers_are_there_when_asked_for() -> None:
+    assert run(PRODUCT + "print(helpers(0), product(), helpers(2))") == ["True"] * 3
+
+
+def test_a_forked_process_has_its_own() -> None:
+    child = "in_child = lambda: helpers(0) and product() and helpers(2)\n"
+    assert run(PRODUCT + child + "print(product())" + FORK) == ["True", "True"]
+
+
+def test_a_fork_amid_products() -> None:
+    """Whatever another thread holds at that moment, the child finishes."""
+    code = """
+import threading, warnings
+warnings.simplefilter("ignore")
+go_on = True
+def work():
+    while go_on:
+        product()
+thread = threading.Thread(target=work)
+thread.start()
+in_child = lambda: product() and product()
+for _ in range(50):
+"""
+    code += "\n".join("    " + line for line in FORK.strip().splitlines())
+    assert run(PRODUCT + code + "\ngo_on = False\nthread.join()") == ["True"] * 50
+
+
+def test_tensors_are_multiplied_by_torch_s_threads() -> None:
+    pytest.importorskip("torch")
+    code = PRODUCT + TORCH + "print(product_of_tensors(), helpers(0), product(), helpers(2))"
+    assert run(code) == ["True"] * 4
+
+
+def test_a_forked_process_does_not_wait_for_torch_s_threads() -> None:
+    pytest.importorskip("torch")
+    child = "in_child = lambda: product_of_tensors() and helpers(2)\n"
+    assert run(PRODUCT + TORCH + child + "print(product_of_tensors())" + FORK) == ["True", "True"]
