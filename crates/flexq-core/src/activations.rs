@@ -7,7 +7,7 @@
 //! for 6. Where `scale` is zero, the codes are 0. Where an element is NaN or infinite,
 //! the scale is NaN, so that every output of that row is NaN.
 
-use crate::arch::{ACTIVATION_GROUP, Blocks, Kernels, LANES, Layout, QuantizedRows};
+use crate::arch::{ACTIVATION_GROUP, Kernels, LANES, QuantizedRows};
 use crate::rows::FloatRows;
 use crate::threads::{Threads, for_each, for_each_with};
 
@@ -63,20 +63,13 @@ pub(crate) fn quantize(
     threads: Threads,
     q: &mut QuantizedRows,
 ) {
-    let stride = x.columns().next_multiple_of(ACTIVATION_GROUP);
-    let blocks = kernels.blocks.as_ref().filter(|blocks| x.rows() >= blocks.rows);
-    let lines = if blocks.is_some() { x.rows().next_multiple_of(LANES) } else { x.rows() };
-    (q.rows, q.stride, q.segment) = (x.rows(), stride, rule.segment);
-    q.layout = if blocks.is_some() { Layout::Blocks } else { Layout::Rows };
-    q.codes.resize(lines * stride);
-    q.scales.resize(lines * stride / ACTIVATION_GROUP);
-    let offsets = blocks.is_none_or(|blocks| blocks.offsets);
-    q.offsets.resize(if offsets { lines * stride / rule.segment } else { 0 });
-    match blocks {
+    match q.resize(kernels, x.rows(), x.columns(), rule.segment) {
         None => quantize_rows(kernels, x, rule, threads, q),
         Some(blocks) => {
             let whole = scales_of_rows(kernels, x, rule, threads);
-            quantize_blocks(blocks, x, rule, &whole, threads, q);
+            write_blocks(q, threads, |block, first, out| {
+                (blocks.quantize)(x, block * LANES, first, rule, &whole, out);
+            });
         }
     }
 }
@@ -117,18 +110,16 @@ pub(crate) struct BlockCodes<'a> {
     pub offsets: &'a mut [i32],
 }
 
-/// As blocks: threads take 128 columns of all rows at a time.
-fn quantize_blocks(
-    kernels: &Blocks,
-    x: &FloatRows<'_>,
-    rule: Rule,
-    whole: &[f32],
-    threads: Threads,
+/// Fills blocks with `write`, which is given the index of a block and its first column; threads
+/// take 128 columns of all rows at a time.
+pub(crate) fn write_blocks(
     q: &mut QuantizedRows,
+    threads: Threads,
+    write: impl Fn(usize, usize, &mut BlockCodes<'_>) + Sync,
 ) {
     const BLOCK: usize = LANES * ACTIVATION_GROUP;
-    let blocks = x.rows().div_ceil(LANES);
-    let offsets_of_block = LANES * ACTIVATION_GROUP / rule.segment;
+    let blocks = q.rows.div_ceil(LANES);
+    let offsets_of_block = LANES * ACTIVATION_GROUP / q.segment;
     let groups = q.codes.chunks_exact_mut(blocks * BLOCK).zip(q.scales.chunks_exact_mut(blocks * LANES));
     let mut offsets = q.offsets.chunks_exact_mut(blocks * offsets_of_block);
     let groups = groups.map(|group| (group, offsets.next().unwrap_or_default())).enumerate();
@@ -137,8 +128,7 @@ fn quantize_blocks(
         let blocks = codes.chunks_exact_mut(BLOCK).zip(scales.chunks_exact_mut(LANES)).enumerate();
         for (b, (codes, scales)) in blocks {
             let offsets = offsets.next().unwrap_or_default();
-            let mut out = BlockCodes { codes, scales, offsets };
-            (kernels.quantize)(x, b * LANES, g * ACTIVATION_GROUP, rule, whole, &mut out);
+            write(b, g * ACTIVATION_GROUP, &mut BlockCodes { codes, scales, offsets });
         }
     });
 }

@@ -52,6 +52,7 @@ pub mod backend;
 pub mod bytes;
 pub mod checkpoint;
 pub mod dequantize;
+mod digits;
 pub mod dtype;
 pub mod error;
 pub mod format;

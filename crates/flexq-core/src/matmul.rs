@@ -10,9 +10,10 @@
 //! of threads and number of rows.
 //!
 //! With A16, `x` is multiplied with `code * scale` and summed in single precision in an
-//! order that depends on the instruction set but not on the number of threads. Many rows are
-//! multiplied by AMX as sums of bf16 numbers, which is exact for every `x` of at least 2^-100 in
-//! magnitude, and scaled once a segment; smaller ones may count as zero.
+//! order that depends on the instruction set but not on the number of threads. With AVX-512, few
+//! rows are multiplied as whole numbers to the base 256 (see `digits`), and with AMX more rows as sums of
+//! bf16 numbers; products with these are exact and scaled once a segment. Either may count an `x` of less than
+//! 2^-100 in magnitude as zero.
 //!
 //! Both round to the output type at the end, half to even.
 
@@ -21,6 +22,7 @@ use std::cell::Cell;
 use crate::activations::{self, ActivationBits, ActivationGroup, Rule};
 use crate::arch::{ACTIVATION_GROUP, Buffer, LANES, QuantizedRows, Scratch, Stripes, Terms, Weights};
 use crate::backend::Cpu;
+use crate::digits;
 use crate::error::{Error, Result};
 use crate::qtensor::QTensor;
 use crate::rows::{FloatRows, FloatRowsMut};
@@ -88,9 +90,16 @@ impl Cpu {
         // taken rather than borrowed: a thread that waits for others may run another product
         let mut workspace = WORKSPACE.take();
         let Workspace { floats, arranged, quantized, terms } = &mut workspace;
-        if let Some(limit) = options.bits.limit() {
-            let rule = Rule { limit, group: options.group, segment: weights.segment_width() };
+        let segment = weights.segment_width();
+        let codes = if let Some(limit) = options.bits.limit() {
+            let rule = Rule { limit, group: options.group, segment };
             activations::quantize(kernels, x, rule, preparing, quantized);
+            true
+        } else {
+            let digits = kernels.digits.as_ref().filter(|digits| x.rows() <= digits.rows);
+            digits.is_some_and(|digits| digits::split(kernels, digits, x, segment, preparing, quantized))
+        };
+        if codes {
             for_each(options.threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();
                 (kernels.multiply_codes)(&weights, quantized, &mut stripe, &mut scratch);

@@ -16,6 +16,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use crate::activations::{BlockCodes, Rule};
+use crate::digits::Lines;
 use crate::dtype::FloatType;
 use crate::error::{Error, Result};
 use crate::qtensor::QTensor;
@@ -222,10 +223,12 @@ pub(crate) enum Layout {
 /// Rows side by side in [`Layout::Blocks`].
 pub(crate) const LANES: usize = 16;
 
-/// Quantized activations `[M, K]`, each row padded with zeros to a multiple of 128.
+/// Quantized activations `[rows, K]`, each row padded with zeros to a multiple of 128.
 #[derive(Debug, Default)]
 pub(crate) struct QuantizedRows {
     pub rows: usize,
+    /// Consecutive rows whose products are added up to one row of the output: 1 or [`DIGITS`].
+    pub parts: usize,
     /// `ceil(K / 128) * 128`.
     pub stride: usize,
     /// Columns per offset: the [`segment_width`] of the weight.
@@ -241,6 +244,31 @@ pub(crate) struct QuantizedRows {
     pub offsets: Buffer<i32>,
 }
 
+impl QuantizedRows {
+    /// Makes room for so many rows in the layout that the kernels want, which is blocks if those are
+    /// returned. One row of the output for each, unless the caller says otherwise.
+    pub fn resize<'a>(
+        &mut self,
+        kernels: &'a Kernels,
+        rows: usize,
+        columns: usize,
+        segment: usize,
+    ) -> Option<&'a Blocks> {
+        let blocks = kernels.blocks.as_ref().filter(|blocks| rows >= blocks.rows);
+        let lines = if blocks.is_some() { rows.next_multiple_of(LANES) } else { rows };
+        self.rows = rows;
+        self.parts = 1;
+        self.stride = columns.next_multiple_of(ACTIVATION_GROUP);
+        self.segment = segment;
+        self.layout = if blocks.is_some() { Layout::Blocks } else { Layout::Rows };
+        self.codes.resize(lines * self.stride);
+        self.scales.resize(lines * self.stride / ACTIVATION_GROUP);
+        let offsets = blocks.is_none_or(|blocks| blocks.offsets);
+        self.offsets.resize(if offsets { lines * self.stride / segment } else { 0 });
+        blocks
+    }
+}
+
 /// Kernels for [`Layout::Blocks`].
 pub(crate) struct Blocks {
     /// The fewest rows that `multiply_codes` wants in that layout.
@@ -250,6 +278,20 @@ pub(crate) struct Blocks {
     /// Quantizes a block, from a row and a column of the activations on; the numbers are the
     /// scale of each row where rows have one each.
     pub quantize: fn(&FloatRows<'_>, usize, usize, Rule, &[f32], &mut BlockCodes<'_>),
+}
+
+/// Digits of an activation as a whole number.
+pub(crate) const DIGITS: usize = 4;
+
+/// Kernels for activations as [`digits`](crate::digits), whose products `multiply_codes` makes and adds up.
+pub(crate) struct Digits {
+    /// The most rows for which they are best.
+    pub rows: usize,
+    /// Digits of columns from the second number on of up to four rows from the first on, the largest place
+    /// first; scales are NaN where numbers are not finite.
+    pub split: fn(&FloatRows<'_>, usize, usize, &mut Lines),
+    /// Sixteen rows of 128 codes to those of a block.
+    pub interleave: fn(&[i8], &mut [i8]),
 }
 
 /// Kernels that multiply activations as sums of bf16 numbers, each of which has 8 bits: one for
@@ -299,6 +341,8 @@ pub(crate) struct Kernels {
     pub quantize_activations: fn(&[f32], f32, f32, &mut [i8]),
     /// How activations are laid out side by side, if ever.
     pub blocks: Option<Blocks>,
+    /// A better way for few rows of A16, if there is one.
+    pub digits: Option<Digits>,
     /// Products of the stripe's weight rows with quantized activations.
     pub multiply_codes: fn(&Weights<'_>, &QuantizedRows, &mut Stripe<'_>, &mut Scratch),
     /// Activations `[M, K]`, `K` given, in the order that `multiply_floats` wants.

@@ -26,6 +26,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     abs_max,
     quantize_activations,
     blocks: None,
+    digits: None,
     multiply_codes: matmul::multiply_codes,
     arrange_floats,
     multiply_floats: matmul::multiply_floats,

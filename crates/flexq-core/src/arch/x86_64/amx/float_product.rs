@@ -57,7 +57,7 @@ pub(super) unsafe fn multiply(w: &Weights<'_>, x: &[u32], out: &mut Stripe<'_>, 
             }
         }
     }
-    write(out, columns, sums, floats);
+    write(out, columns, 1, sums, floats);
 }
 
 /// 32 weight rows with all activations.

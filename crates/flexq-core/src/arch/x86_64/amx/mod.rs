@@ -8,14 +8,14 @@ mod split;
 mod tiles;
 
 use super::avx512;
-use crate::arch::{Blocks, Kernels, Layout, QuantizedRows, Scratch, Stripe, Terms, Weights};
+use crate::arch::{Blocks, Digits, Kernels, Layout, QuantizedRows, Scratch, Stripe, Terms, Weights};
 use crate::rows::FloatRows;
 
 /// Rows of activations up to which AVX-512 streams weights as fast.
 const MAX_STREAMED: usize = 4;
 
-/// The same with A16.
-const MAX_STREAMED_FLOATS: usize = 2;
+/// Rows of A16 up to which digits are better than terms.
+const MAX_SPLIT: usize = 8;
 
 pub(in crate::arch) fn is_available() -> bool {
     avx512::is_available() && detect::is_usable()
@@ -23,8 +23,9 @@ pub(in crate::arch) fn is_available() -> bool {
 
 pub(in crate::arch) const KERNELS: Kernels = Kernels {
     blocks: Some(Blocks { rows: MAX_STREAMED + 1, offsets: false, quantize: avx512::quantize_block }),
+    digits: Some(Digits { rows: MAX_SPLIT, split: avx512::split, interleave: avx512::interleave }),
     multiply_codes,
-    terms: Some(Terms { rows: MAX_STREAMED_FLOATS + 1, split, multiply: multiply_terms }),
+    terms: Some(Terms { rows: MAX_SPLIT + 1, split, multiply: multiply_terms }),
     ..avx512::KERNELS
 };
 

@@ -81,7 +81,7 @@ pub(super) unsafe fn multiply(
             }
         }
     }
-    write(out, columns, sums, floats);
+    write(out, columns, x.parts, sums, floats);
 }
 
 /// 32 weight rows with all activations.

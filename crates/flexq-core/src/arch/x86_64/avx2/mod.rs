@@ -40,6 +40,7 @@ pub(in crate::arch) const KERNELS: Kernels = Kernels {
     abs_max,
     quantize_activations,
     blocks: None,
+    digits: None,
     terms: None,
     multiply_codes,
     arrange_floats: floats::arrange,

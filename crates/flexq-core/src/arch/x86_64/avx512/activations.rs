@@ -74,7 +74,7 @@ pub(in crate::arch::x86_64) fn load(dtype: FloatType, src: &[u8]) -> [__m512; VE
 /// The largest magnitude; NaN when an element is not finite.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn abs_max(x: &[__m512; VECTORS]) -> f32 {
+pub(super) fn abs_max(x: &[__m512; VECTORS]) -> f32 {
     // floats without their sign order like integers, infinities and NaN above all others
     let mut max = _mm512_setzero_si512();
     for x in x {

@@ -72,7 +72,7 @@ pub(super) fn multiply(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>, scratch
             }
         }
     }
-    write(out, columns, sums, floats);
+    write(out, columns, 1, sums, floats);
 }
 
 /// Columns `128 depth ..` of sixteen rows, `[16, 128 DEPTH]`.

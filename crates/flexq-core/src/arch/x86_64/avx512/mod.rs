@@ -6,8 +6,8 @@
 mod activations;
 mod convert;
 mod dequantize;
+mod digits;
 mod float_tile;
-mod floats;
 mod largest;
 mod memory;
 mod pack;
@@ -23,7 +23,11 @@ mod writer;
 
 use super::avx2;
 use crate::activations::{BlockCodes, Rule};
-use crate::arch::{Blocks, Buffer, Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe, Weights};
+use crate::arch::{
+    ACTIVATION_GROUP, Blocks, Buffer, Digits, Fault, Kernels, Layout, Out, QuantizedRows, Scratch, Stripe,
+    Weights,
+};
+use crate::digits::Lines;
 use crate::dtype::FloatType;
 use crate::rows::FloatRows;
 use crate::scheme::{ScaleType, Scheme};
@@ -33,6 +37,9 @@ pub(super) use scales::Rows;
 pub(super) use tile::{SUMS, write};
 pub(super) use transpose::transpose;
 pub(super) use unpack::{BLOCK, block, unpack_64};
+
+/// Rows of A16 up to which digits are best.
+const MAX_SPLIT: usize = 64;
 
 pub(in crate::arch) fn is_available() -> bool {
     avx2::is_available()
@@ -52,6 +59,7 @@ pub(in crate::arch) const KERNELS: Kernels = Kernels {
     unpack_row,
     pack_row,
     blocks: Some(Blocks { rows: stream::MAX_ROWS + 1, offsets: true, quantize: quantize_block }),
+    digits: Some(Digits { rows: MAX_SPLIT, split, interleave }),
     multiply_codes,
     arrange_floats,
     multiply_floats,
@@ -112,6 +120,16 @@ pub(super) fn quantize_block(
     unsafe { activations::quantize_block(x, row, first, rule, whole, out) }
 }
 
+pub(super) fn split(x: &FloatRows<'_>, row: usize, first: usize, lines: &mut Lines) {
+    // SAFETY: the instructions are there, see above.
+    unsafe { digits::split(x, row, first, lines) }
+}
+
+pub(super) fn interleave(lines: &[i8], block: &mut [i8]) {
+    // SAFETY: the instructions are there, see above.
+    unsafe { transpose::interleave(lines, ACTIVATION_GROUP, block) }
+}
+
 fn multiply_codes(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scratch: &mut Scratch) {
     // SAFETY: the instructions are there, see above.
     unsafe {
@@ -124,10 +142,10 @@ fn multiply_codes(w: &Weights<'_>, x: &QuantizedRows, out: &mut Stripe<'_>, scra
 
 fn arrange_floats(x: &[f32], columns: usize, arranged: &mut Buffer<f32>) {
     // SAFETY: the instructions are there, see above.
-    unsafe { floats::arrange(x, columns, arranged) }
+    unsafe { float_tile::arrange(x, columns, arranged) }
 }
 
 fn multiply_floats(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>, scratch: &mut Scratch) {
     // SAFETY: the instructions are there, see above.
-    unsafe { floats::multiply(w, x, out, scratch) }
+    unsafe { float_tile::multiply(w, x, out, scratch) }
 }

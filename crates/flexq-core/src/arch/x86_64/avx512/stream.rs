@@ -9,11 +9,12 @@ use std::array::from_fn;
 
 use super::super::avx2::from_f32;
 use super::scales::Rows;
+use super::tile::add_parts;
 use super::unpack::{BLOCK, block, unpack_64};
 use crate::arch::{ACTIVATION_GROUP, LANES, MAX_STRIPE, QuantizedRows, Scratch, Stripe, Weights};
 
 /// Rows of activations up to which this beats [`tile`](super::tile).
-pub(super) const MAX_ROWS: usize = 4;
+pub(super) const MAX_ROWS: usize = 12;
 
 /// How far ahead of the loads memory is asked for, in bytes of each row; past its end, in the row
 /// that comes next in its place.
@@ -42,10 +43,13 @@ fn multiply_segments<const S: usize, const D: usize>(
         1 => multiply_rows::<S, D, 1>(w, x, out, scratch),
         2 => multiply_rows::<S, D, 2>(w, x, out, scratch),
         3 => multiply_rows::<S, D, 3>(w, x, out, scratch),
+        4 => multiply_rows::<S, D, 4>(w, x, out, scratch),
+        5..=8 => multiply_rows::<S, D, 8>(w, x, out, scratch),
         _ => multiply_rows::<S, D, MAX_ROWS>(w, x, out, scratch),
     }
 }
 
+/// With up to `M` rows of activations; the last stands for those past it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn multiply_rows<const S: usize, const D: usize, const M: usize>(
     w: &Weights<'_>,
@@ -73,8 +77,9 @@ fn multiply_rows<const S: usize, const D: usize, const M: usize>(
         }
     }
     let dtype = out.dtype();
-    for (m, y) in y.iter().enumerate() {
-        from_f32(dtype, &y[..columns.len()], out.row_mut(m));
+    for (m, parts) in y[..x.rows].chunks_mut(x.parts).enumerate() {
+        add_parts(parts.as_flattened_mut(), MAX_STRIPE);
+        from_f32(dtype, &parts[0][..columns.len()], out.row_mut(m));
     }
 }
 
@@ -90,7 +95,7 @@ fn add_block<const S: usize, const D: usize, const M: usize>(
     let blocks = x.stride / ACTIVATION_GROUP;
     let mut codes = [[_mm512_setzero_si512(); 2]; M];
     for (m, codes) in codes.iter_mut().enumerate() {
-        let row = &x.codes[m * x.stride + 128 * b..][..128];
+        let row = &x.codes[m.min(x.rows - 1) * x.stride + 128 * b..][..128];
         // SAFETY: 128 bytes were just checked.
         unsafe {
             *codes =
@@ -101,22 +106,21 @@ fn add_block<const S: usize, const D: usize, const M: usize>(
     let bytes = packed[0].len();
     let ahead = if BLOCK * b + AHEAD < bytes { AHEAD } else { AHEAD + (LANES - 1) * bytes };
     for quad in 0..4 {
-        let mut dots = [[[_mm512_setzero_si512(); 4]; D]; M];
-        for (r, row) in packed[4 * quad..][..4].iter().enumerate() {
+        let mut w = [[_mm512_setzero_si512(); 2]; 4];
+        for (w, row) in w.iter_mut().zip(&packed[4 * quad..]) {
             for line in 0..2 {
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(BLOCK * b + 64 * line + ahead).cast());
             }
             let mut padded = [0; BLOCK];
             let packed = block(row, b, &mut padded);
-            let w = [unpack_64(packed, 0), unpack_64(packed, 1)];
-            for (dots, codes) in dots.iter_mut().zip(codes) {
-                for (d, dots) in dots.iter_mut().enumerate() {
-                    dots[r] = dot::<D>(w, codes, d);
-                }
-            }
+            *w = [unpack_64(packed, 0), unpack_64(packed, 1)];
         }
-        for (quads, dots) in quads.iter_mut().zip(dots) {
-            for (quads, dots) in quads.iter_mut().zip(dots) {
+        for (quads, codes) in quads.iter_mut().zip(codes) {
+            for (d, quads) in quads.iter_mut().enumerate() {
+                let mut dots = [_mm512_setzero_si512(); 4];
+                for (dot, w) in dots.iter_mut().zip(w) {
+                    *dot = dot_part::<D>(w, codes, d);
+                }
                 quads[quad] = sum_lanes(dots);
             }
         }
@@ -129,11 +133,12 @@ fn add_block<const S: usize, const D: usize, const M: usize>(
         let scales = &scales[s * LANES..][..LANES];
         // SAFETY: sixteen floats were just checked.
         let w_scales = unsafe { _mm512_loadu_ps(scales.as_ptr()) };
-        for m in 0..M {
-            let offset = _mm512_set1_epi32(x.offsets[(m * blocks + b) * S + s]);
-            let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(totals[m][s], offset));
-            let scale = _mm512_mul_ps(_mm512_set1_ps(x.scales[m * blocks + b]), w_scales);
-            sums[m] = _mm512_add_ps(sums[m], _mm512_mul_ps(scale, dot));
+        for (m, (sums, totals)) in sums.iter_mut().zip(totals).enumerate() {
+            let at = m.min(x.rows - 1) * blocks + b;
+            let dot =
+                _mm512_cvtepi32_ps(_mm512_add_epi32(totals[s], _mm512_set1_epi32(x.offsets[at * S + s])));
+            let scale = _mm512_mul_ps(_mm512_set1_ps(x.scales[at]), w_scales);
+            *sums = _mm512_add_ps(*sums, _mm512_mul_ps(scale, dot));
         }
     }
 }
@@ -159,7 +164,7 @@ fn segments<const S: usize, const D: usize>(quads: [[__m512i; 4]; D]) -> [__m512
 /// Products of part `i` of `D` of a block, in sixteen partial sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn dot<const D: usize>(w: [__m512i; 2], x: [__m512i; 2], i: usize) -> __m512i {
+fn dot_part<const D: usize>(w: [__m512i; 2], x: [__m512i; 2], i: usize) -> __m512i {
     let zero = _mm512_setzero_si512();
     match D {
         1 => _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, w[0], x[0]), w[1], x[1]),

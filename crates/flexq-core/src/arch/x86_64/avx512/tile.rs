@@ -94,7 +94,7 @@ fn multiply_panel(
             vnni::multiply(&mut Job { x, depth, panel, scales, first, sums, blocks });
         }
     }
-    write(out, rows, sums, floats);
+    write(out, rows, x.parts, sums, floats);
 }
 
 /// Columns `128 depth ..` of sixteen rows as tiles.
@@ -121,16 +121,17 @@ fn unpack(w: &Weights<'_>, rows: Rows, depth: Range<usize>, panel: &mut [u8], co
     }
 }
 
-/// Turns sums around and stores them as rows of the output.
+/// Turns sums around and stores them as rows of the output, each from consecutive rows.
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
 pub(in crate::arch::x86_64) fn write(
     out: &mut Stripe<'_>,
     rows: Range<usize>,
+    parts: usize,
     sums: &[f32],
     turned: &mut Vec<f32>,
 ) {
     let dtype = out.dtype();
-    let blocks = out.rows().div_ceil(LANES);
+    let blocks = (out.rows() * parts).div_ceil(LANES);
     let groups = rows.len().div_ceil(LANES);
     let start = rows.start - out.columns().start;
     turned.resize(LANES * LANES * groups, 0.0);
@@ -148,9 +149,23 @@ pub(in crate::arch::x86_64) fn write(
                 unsafe { _mm512_storeu_si512(turned.as_mut_ptr().cast(), row) };
             }
         }
-        for (lane, turned) in turned.chunks_exact(LANES * groups).enumerate().take(out.rows() - LANES * b) {
-            let row = &mut out.row_mut(LANES * b + lane)[start * dtype.size()..][..rows.len() * dtype.size()];
+        let first = LANES / parts * b;
+        for (m, turned) in (first..out.rows()).zip(turned.chunks_exact_mut(parts * LANES * groups)) {
+            add_parts(turned, LANES * groups);
+            let row = &mut out.row_mut(m)[start * dtype.size()..][..rows.len() * dtype.size()];
             from_f32(dtype, &turned[..rows.len()], row);
+        }
+    }
+}
+
+/// Adds the later of several rows of that width to the first, one after the other.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn add_parts(rows: &mut [f32], width: usize) {
+    let (sums, others) = rows.split_at_mut(width);
+    for other in others.chunks_exact(width) {
+        for (sum, other) in sums.iter_mut().zip(other) {
+            *sum += other;
         }
     }
 }
