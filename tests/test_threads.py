@@ -7,7 +7,7 @@ import pytest
 
 # every case runs in a process of its own, which prints what must hold
 PRODUCT = """
-import os, sys, time
+import os, sys, tempfile, time
 from pathlib import Path
 import numpy as np
 import flexq
@@ -18,6 +18,18 @@ one = flexq.matmul(x, q, threads=1)
 
 def product():
     return np.array_equal(flexq.matmul(x, q, threads=3), one)
+
+def everything():
+    levels = q.dequantize(threads=2)
+    again = flexq.quantize(np.tile(levels, (8, 1)), threads=2)
+    same = np.array_equal(again.packed, np.tile(q.packed, (8, 1)))
+    rows = flexq.embedding(np.arange(1024), q, threads=2)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "w.safetensors"
+        flexq.save_file({"v": q, "w": q}, file)
+        intact = flexq.verify(file)["intact"]
+        scanned = len(flexq.inspect(file)["tensors"]) == 2
+    return product() and same and np.array_equal(rows, levels) and intact and scanned
 
 def helpers(expected):
     for _ in range(1000):
@@ -61,8 +73,8 @@ def test_helpers_are_there_when_asked_for() -> None:
 
 
 def test_a_forked_process_has_its_own() -> None:
-    child = "in_child = lambda: helpers(0) and product() and helpers(2)\n"
-    assert run(PRODUCT + child + "print(product())" + FORK) == ["True", "True"]
+    child = "in_child = lambda: helpers(0) and everything() and helpers(2)\n"
+    assert run(PRODUCT + child + "print(everything())" + FORK) == ["True", "True"]
 
 
 def test_a_fork_amid_products() -> None:

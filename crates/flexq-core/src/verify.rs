@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::{Checkpoint, Shard};
@@ -10,6 +9,7 @@ use crate::error::Result;
 use crate::format::{Description, Entry, File, FormatError, Manifest};
 use crate::layout::packed_row_bytes;
 use crate::scheme::BITS;
+use crate::threads::{Threads, map};
 
 /// Bytes hashed between two calls of `progress`.
 const CHUNK: usize = 4 << 20;
@@ -64,8 +64,8 @@ pub fn verify(file: &File, progress: &(dyn Fn(usize) + Sync)) -> Result<Report> 
     let (expected, found) = (manifest.header_checksum(), manifest.checksum_header(file.header()));
     let header = (expected != found).then_some(FormatError::HeaderChecksum { expected, found });
     progress(file.header_bytes());
-    let checks = file.entries().par_iter().map(|entry| check(file, manifest, entry, progress));
-    let checks = checks.collect::<Result<Vec<_>>>()?;
+    let checks = map(Threads::ALL, file.entries(), |entry| check(file, manifest, entry, progress));
+    let checks = checks.into_iter().collect::<Result<Vec<_>>>()?;
     Ok(Report {
         entries: file.entries().len(),
         quantized: manifest.tensors().len(),

@@ -10,8 +10,6 @@ mod weight;
 
 use std::path::Path;
 
-use rayon::prelude::*;
-
 pub use account::{Cause, Finding};
 pub use levels::Levels;
 pub use weight::{Storage, Weight};
@@ -19,6 +17,7 @@ pub use weight::{Storage, Weight};
 use crate::checkpoint::{Checkpoint, ModelConfig};
 use crate::error::Result;
 use crate::scheme::BITS;
+use crate::threads::{Threads, map};
 
 /// A checkpoint looked through.
 #[derive(Clone, Debug)]
@@ -79,12 +78,11 @@ pub fn inspect(path: &Path, scan: bool) -> Result<Inspection> {
     let config_bits = checkpoint.config().and_then(config_bits);
     let mut weights = weight::collect(&checkpoint, config_bits)?;
     if scan {
-        let levels: Vec<Option<Levels>> = weights
-            .par_iter()
-            .map(|weight| levels::count(checkpoint.shards()[weight.shard].file(), weight))
-            .collect::<Result<_>>()?;
+        let levels = map(Threads::ALL, &weights, |weight| {
+            levels::count(checkpoint.shards()[weight.shard].file(), weight)
+        });
         for (weight, levels) in weights.iter_mut().zip(levels) {
-            weight.levels = levels;
+            weight.levels = levels?;
         }
     }
     let method = checkpoint.config().and_then(ModelConfig::quant_method).map(str::to_owned);

@@ -90,6 +90,13 @@ pub(crate) fn for_each_with<T: Send, M: Default>(
     }
 }
 
+/// What `work` makes of every item, in their order.
+pub(crate) fn map<T: Sync, R: Send>(threads: Threads, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    for_each(threads, items.iter().zip(&mut results), |(item, result)| *result = Some(work(item)));
+    results.into_iter().flatten().collect()
+}
+
 /// Wakes the threads that work together with this one, which takes them some 50 microseconds:
 /// this one need not wait for them if it has other things to do before.
 pub(crate) fn wake(threads: Threads) {
@@ -104,7 +111,14 @@ mod tests {
     use std::sync::Mutex;
     use std::thread;
 
-    use super::{Threads, for_each};
+    use super::{Threads, for_each, map};
+
+    #[test]
+    fn results_keep_the_order_of_their_items() {
+        let items: Vec<usize> = (0..100).collect();
+        assert_eq!(map(Threads::new(3), &items, |item| item + 1), (1..=100).collect::<Vec<_>>());
+        assert!(map(Threads::new(3), &[0; 0], |&item| item).is_empty());
+    }
 
     #[test]
     fn a_team_does_what_is_asked_of_it() {
