@@ -79,12 +79,14 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
       reinterpret_cast<float*>(x + a.m * x_row_bytes<Policy::kElement>(a.split_blocks));
   float* const slots = x_scales + Policy::scale_floats(a.m, a.split_blocks);
   const int slot_floats = a.m * kSlotStride;
+  const bool in_cluster = kClusters && a.splits > 1 && a.partial == nullptr;
 
   const int begin = units < warps ? min(warp, units) : warp * units / warps;
   const int end = units < warps ? min(warp + 1, units) : (warp + 1) * units / warps;
   int strip = quotient(begin, blocks), block = begin - strip * blocks;
 
   if (!a.late) ptx::launch_dependents();
+  if (in_cluster) ptx::cluster_arrive();
   Ring<segments, warps> ring(
       a, shared, warp, {a, strip0 + strip, block, end - begin, block0, blocks, k_blocks, n_pad});
 
@@ -122,7 +124,10 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
   const int octets = ceil_div(a.m, 8);
   const int items = strips * octets;
   const int quad = lane % 4 * 4;
-  float* const sums = reinterpret_cast<float*>(shared);  // the ring is free now
+  // Where a cluster adds splits: [items of this block][splits][32 lanes][4], which the others fill
+  // while this block may still multiply.
+  float* const sums = slots + (a.strips + warps) * slot_floats;
+  if (in_cluster) ptx::cluster_wait();  // all have started
   for (int item = warp; item < items; item += warps) {
     const int s = quotient(item, octets), row = (item - s * octets) * 8 + g;
     if (row >= a.m) continue;
@@ -136,28 +141,31 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
     const int col = (strip0 + s) * layout::kBlockRows + quad;
     if (a.splits == 1) {
       finish(a, row, col, v);
-    } else if (kClusters && a.partial == nullptr) {
-      *reinterpret_cast<float4*>(sums + item * 128 + lane * 4) = v;
+    } else if (in_cluster) {
+      // Items are dealt out to the blocks in turn.
+      const int theirs = quotient(item, a.splits), rank = item - theirs * a.splits;
+      ptx::store_cluster(
+          ptx::shared_address(sums + ((theirs * a.splits + split) * 32 + lane) * 4), rank, v);
     } else {
       *reinterpret_cast<float4*>(a.partial + (u64(split) * a.m + row) * n_pad + col) = v;
     }
   }
   if (a.splits == 1) return;
 
-  if (kClusters && a.partial == nullptr) {
-    // Each block of the cluster adds its share of the strips over all blocks.
+  if (in_cluster) {
+    __syncwarp();
     ptx::cluster_sync();
-    for (int item = split + warp * a.splits; item < items; item += warps * a.splits) {
+    for (int mine = warp; mine * a.splits + split < items; mine += warps) {
+      const int item = mine * a.splits + split;
       const int s = quotient(item, octets), row = (item - s * octets) * 8 + g;
       if (row >= a.m) continue;
+      const float* from = sums + (mine * a.splits * 32 + lane) * 4;
       float4 v = {};
-#pragma unroll 4
       for (int rank = 0; rank < a.splits; ++rank) {
-        add(v, ptx::load_cluster(ptx::shared_address(sums + item * 128 + lane * 4), rank));
+        add(v, *reinterpret_cast<const float4*>(from + rank * 128));
       }
       finish(a, row, (strip0 + s) * layout::kBlockRows + quad, v);
     }
-    ptx::cluster_sync();  // no block leaves while its sums are being read
   } else {
     __shared__ bool is_last;
     __syncthreads();

@@ -172,12 +172,12 @@ impl fmt::Display for Config {
 /// fewer numbers of x the better; with few rows of weights the others' tiles must share K.
 fn few_rows_win(p: &Problem) -> bool {
     let cells = p.m * p.k;
-    let narrow = p.n <= 5120;
-    let light = p.m <= 16 && p.weight_bytes() < 16_000_000;
+    let light = p.m <= 16 && cells <= 200_000 && (p.n <= 5120 || p.weight_bytes() < 16_000_000);
     match p.activations {
-        Activations::F16 | Activations::BF16 => light || p.m <= 8,
-        Activations::Int8 { per_row: false } => cells <= 16_384 * p.m.min(2) || narrow && p.m <= 16,
-        Activations::Int8 { per_row: true } => light || cells <= 8192 || narrow && p.m <= 4,
+        _ if light => true,
+        Activations::F16 | Activations::BF16 => p.m == 1 || p.m <= 8 && cells <= 65_536 && p.k <= 16_384,
+        Activations::Int8 { per_row: false } => p.m <= 4 && cells <= 32_768 && p.k <= 16_384,
+        Activations::Int8 { per_row: true } => cells <= 8192,
     }
 }
 
@@ -230,10 +230,10 @@ mod tests {
             (c.options.fused, c.splits, c.options.room)
         };
         assert_eq!(launch(1, 4096), (true, 1, 2));
-        // a block quantizes a quarter of every row
-        assert_eq!(launch(8, 4096), (true, 4, 2));
+        // a block of a cluster of four quantizes a quarter of every row
+        assert_eq!(launch(8, 4096), (true, 4, 1));
         // a launch of its own leaves no room for a second block
-        assert_eq!(launch(16, 14336), (false, 4, 1));
+        assert_eq!(launch(16, 11008), (false, 4, 1));
     }
 
     #[test]

@@ -97,8 +97,11 @@ impl Small {
         if splits > 1 && options.reduce == Reduce::Cluster && (!hopper || splits > 8) {
             return None;
         }
-        let groups =
-            (u64::from(p.arch.multiprocessors) * options.blocks / splits).clamp(1, p.strips().max(1));
+        let in_cluster = splits > 1 && options.reduce == Reduce::Cluster;
+        let places = u64::from(p.arch.multiprocessors) * options.blocks;
+        // The multiprocessors of a part of the GPU seldom come in fours: 30 clusters run on 132.
+        let places = if in_cluster && splits > 2 { places * 10 / 11 } else { places };
+        let groups = (places / splits).clamp(1, p.strips().max(1));
         let strips = p.strips().div_ceil(groups);
 
         let stage_bytes = 1536 + 32 * 128 / p.segment as u64 + if hopper { 8 } else { 0 };
@@ -106,7 +109,9 @@ impl Small {
         let x_scales = if int8 { (split_blocks * m).next_multiple_of(4) * 4 } else { 0 };
         let warps = warps(hopper);
         let slots = (strips + warps) * m * 80;
-        let fixed = x + x_scales + slots;
+        // sums for this block, which all of its cluster write
+        let sums = if in_cluster { (strips * m.div_ceil(8)).next_multiple_of(splits) * 512 } else { 0 };
+        let fixed = x + x_scales + slots + sums;
         let reserved = STATIC_BYTES + if options.room > 1 { RESERVED_BYTES } else { 0 };
         let most = u64::from(p.arch.shared_bytes) / options.room.max(1) - reserved;
         let depth = most.saturating_sub(fixed) / (warps * stage_bytes);
@@ -124,9 +129,7 @@ impl Small {
             0 | 1 => (ring + fixed).max(u64::from(p.arch.shared_bytes) / 2),
             _ => most,
         };
-        let sums = strips * m.div_ceil(8) * 512;
-        let in_cluster = splits > 1 && options.reduce == Reduce::Cluster;
-        if depth < stages || in_cluster && sums > ring {
+        if depth < stages {
             return None;
         }
         Some(Self {
@@ -161,58 +164,87 @@ impl Small {
     }
 
     /// Nanoseconds that order launches for one product: what streaming its weights takes, and what
-    /// activations and partial sums add to it. Fitted to runs of `benches/gpu` on an H200.
+    /// activations and partial sums add to it. Fitted to runs of `benches/gpu` on an H100.
     fn time(&self, p: &Problem) -> u64 {
         let (m, strips, splits) = (p.m as u64, u64::from(self.strips), u64::from(self.splits));
-        let at_work = u64::from(self.grid.min(p.arch.multiprocessors));
-        let weights = 55 * p.strips() * p.k_blocks() / at_work;
+        let octets = m.div_ceil(8);
+        // Nine tenths of the multiprocessors read as fast as all.
+        let all = u64::from(p.arch.multiprocessors);
+        let at_work = if u64::from(self.grid) * 10 >= all * 9 { all } else { u64::from(self.grid) };
+        let weights = 62 * p.strips() * p.k_blocks() / at_work;
         let staged = m * u64::from(self.split_blocks);
         let activations = match p.activations {
             // the largest number of a row is found in all of it
             Activations::Int8 { per_row: true } if self.options.fused => {
-                23 * staged + 900 + 5 * m * p.k_blocks()
+                22 * staged + 330 + 3 * m * p.k_blocks()
             }
-            Activations::Int8 { .. } if self.options.fused => 23 * staged,
+            Activations::Int8 { .. } if self.options.fused => 22 * staged,
             // a launch more, beside which no second block fits
-            Activations::Int8 { .. } => 4000 + 7 * staged,
-            _ => 7 * staged,
+            Activations::Int8 { .. } => 3000 + 5 * staged,
+            _ => 4 * staged + staged / 2,
         };
         let sums = match self.options.reduce {
             _ if splits == 1 => 0,
-            Reduce::Cluster => 800 + (20 * m.div_ceil(8) + 8 * m) * strips,
-            Reduce::Workspace => 290 * splits + (75 * m.div_ceil(8) + 5 * m) * strips,
+            Reduce::Cluster => 130 + 340 * splits + 44 * octets * strips,
+            Reduce::Workspace => 265 * splits + (38 * octets + 11 * m) * strips,
         };
-        let shallow = if self.stages > 1 || self.is_deep() { 0 } else { 1400 };
+        let shallow = if self.stages > 1 || self.is_deep() { 0 } else { 1200 };
         weights + activations + sums + shallow
     }
 
-    /// The launch with these parts, beside which the next one finds room if rings can still be deep.
-    fn with_parts(p: &Problem, planes: bool, splits: u64, blocks: u64, fused: bool) -> Option<Self> {
+    /// The launch of these parts, beside which the next one finds room if rings can still be deep.
+    fn with_parts(p: &Problem, planes: bool, parts: &Parts) -> Option<Self> {
+        let &Parts { splits, reduce, blocks, fused } = parts;
         let hopper = p.arch.capability >= (9, 0);
-        // More blocks than two do not fill the multiprocessors as clusters.
-        let reduce = if hopper && splits == 2 { Reduce::Cluster } else { Reduce::Workspace };
         let stages = if p.activations.is_int8() { INT8_STAGES } else { STAGES };
         let with_room =
             |room| Self::with(p, &SmallOptions { planes, fused, splits, reduce, stages, blocks, room });
-        // A launch that quantizes would take the place of a block beside this one.
-        let shares = hopper && (fused || !p.activations.is_int8());
+        // A launch that quantizes would take the place of a block beside this one, and a cluster of four
+        // could get two places of one multiprocessor.
+        let crowded = splits > 2 && reduce == Reduce::Cluster;
+        let shares = hopper && !crowded && (fused || !p.activations.is_int8());
         let beside = if shares { with_room(2) } else { None };
         beside.filter(Self::is_deep).or_else(|| with_room(1)).or(beside)
     }
 
-    /// The launch thought fastest, and its time: activations are staged by every block, so parts of K
-    /// pay where there are many of them; quantizing them there saves a launch.
+    /// The launch thought fastest: activations are staged by every block, so parts of K pay where
+    /// there are many of them; quantizing them there saves a launch.
     pub(super) fn choose(p: &Problem, planes: bool) -> Option<Self> {
         // Sums of many strips can take more memory than there is.
         let rounds = (p.strips() / (u64::from(p.arch.multiprocessors) * 16)).max(1);
-        let fused: &[bool] = if p.activations.is_int8() { &[true, false] } else { &[false] };
-        let best = |splits: &[u64]| {
-            let ways = splits.iter().flat_map(|&splits| [(splits, 1), (splits, rounds)]);
-            ways.flat_map(|way| fused.iter().map(move |&fused| (way, fused)))
-                .filter_map(|((splits, blocks), fused)| Self::with_parts(p, planes, splits, blocks, fused))
+        let hopper = p.arch.capability >= (9, 0);
+        let mut ways = Vec::new();
+        for splits in [1, 2, 4, 8, 16] {
+            for reduce in [Reduce::Cluster, Reduce::Workspace] {
+                let useful = match reduce {
+                    Reduce::Cluster => hopper && matches!(splits, 2 | 4),
+                    Reduce::Workspace => !(hopper && splits == 2),
+                };
+                for blocks in [1, rounds] {
+                    for fused in [true, false] {
+                        if useful && (p.activations.is_int8() || !fused) {
+                            ways.push(Parts { splits, reduce, blocks, fused });
+                        }
+                    }
+                }
+            }
+        }
+        let best = |most: u64, ways: &[Parts]| {
+            ways.iter()
+                .filter(|way| way.splits <= most)
+                .filter_map(|way| Self::with_parts(p, planes, way))
                 .min_by_key(|launch| launch.time(p))
         };
         // More parts leave multiprocessors idle, into which later launches would move.
-        if p.strips() < 32 { best(&[1, 2, 4, 8, 16]) } else { best(&[1, 2, 4]).or_else(|| best(&[8, 16])) }
+        let few = if p.strips() < 32 { None } else { best(4, &ways) };
+        few.or_else(|| best(16, &ways))
     }
+}
+
+/// How a product is cut, of a launch to be tried.
+struct Parts {
+    splits: u64,
+    reduce: Reduce,
+    blocks: u64,
+    fused: bool,
 }

@@ -91,13 +91,23 @@ __device__ __forceinline__ u32 load_acquire(const u32* p) {
   return v;
 }
 
-// Barrier among the blocks of a cluster (Hopper): shared memory written before it can be
-// read by the others after it.
-__device__ __forceinline__ void cluster_sync() {
+// Barrier among the blocks of a cluster (Hopper), in two halves: memory written before a thread
+// arrives, shared memory of others too, can be read after the wait.
+__device__ __forceinline__ void cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 #endif
+}
+
+__device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void cluster_sync() {
+  cluster_arrive();
+  cluster_wait();
 }
 
 // Four floats of the shared memory of block `rank` of this cluster, at this block's `address`.
@@ -112,6 +122,17 @@ __device__ __forceinline__ float4 load_cluster(u32 address, u32 rank) {
                : "memory");
 #endif
   return v;
+}
+
+// Writes there.
+__device__ __forceinline__ void store_cluster(u32 address, u32 rank, const float4& v) {
+#if __CUDA_ARCH__ >= 900
+  u32 remote;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(remote), "f"(v.x), "f"(v.y),
+               "f"(v.z), "f"(v.w)
+               : "memory");
+#endif
 }
 
 // Programmatic dependent launch (Hopper): let the next kernel start; wait for the

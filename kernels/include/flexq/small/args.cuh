@@ -57,6 +57,10 @@ __device__ constexpr int x_row_bytes(int blocks) {
   return blocks * layout::kTileCols * element + 16;
 }
 
+// Where this block begins with `total` things that every block reads: all at the same time would ask
+// the same slices of the L2 cache.
+__device__ __forceinline__ int turn(int total) { return total * int(blockIdx.x % 32) / 32; }
+
 // Copies bytes [first, first + bytes) of each row of x into the slice, zeros from byte `valid`
 // of a row on. Plain loads, several in flight before the first store: asynchronous and bulk copies
 // would have to wait for the weights requested before them, of this product and of the next.
@@ -65,20 +69,23 @@ template <int threads>
 __device__ __forceinline__ void stage_pieces(const u8* x, u64 x_stride, int rows, int first,
                                              int bytes, int valid, u8* slice, int slice_stride) {
   constexpr int kBatch = 8;
-  const int pieces = bytes / 16;
-  int row = quotient(threadIdx.x, pieces), piece = threadIdx.x - row * pieces;
-  while (row < rows) {
+  const int pieces = bytes / 16, total = rows * pieces;
+  const int from = threadIdx.x + turn(total);
+  int row = quotient(from, pieces), piece = from - row * pieces;
+  int left = total - threadIdx.x;
+  while (left > 0) {
     uint4 v[kBatch];
     u8* to[kBatch];
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
+      while (row >= rows) row -= rows;
       const int byte = first + piece * 16;
       v[j] = make_uint4(0, 0, 0, 0);
-      to[j] = row < rows ? slice + row * slice_stride + piece * 16 : nullptr;
-      if (row < rows && byte < valid) {
+      to[j] = left > 0 ? slice + row * slice_stride + piece * 16 : nullptr;
+      if (left > 0 && byte < valid) {
         v[j] = __ldg(reinterpret_cast<const uint4*>(x + row * x_stride + byte));
       }
-      piece += threads;
+      left -= threads, piece += threads;
       while (piece >= pieces) piece -= pieces, ++row;
     }
 #pragma unroll

@@ -33,18 +33,23 @@ __device__ __forceinline__ void for_each_block(const SmallArgs& a, int block0, i
   const int lane = threadIdx.x % kLanes;
   const int items = a.m * blocks, last = round_up(items, 32 / kLanes);
   const u16* from = static_cast<const u16*>(a.x);
+  const int start = turn(items);
+  const auto place = [&](int item) {
+    const int at = (item < items ? item : 0) + start;
+    return at < items ? at : at - items;
+  };
   for (int first = threadIdx.x / kLanes; first < last; first += kBatch * kAtOnce) {
     u32 w[kBatch][8];
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
-      const int item = first + j * kAtOnce, at = item < items ? item : 0;
+      const int item = first + j * kAtOnce, at = place(item);
       const int row = quotient(at, blocks), block = at - row * blocks;
       load(from + u64(row) * a.x_stride, (block0 + block) * layout::kTileCols + lane * kColumns, a.k,
            w[j]);
     }
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
-      const int item = first + j * kAtOnce, at = item < items ? item : 0;
+      const int item = first + j * kAtOnce, at = place(item);
       float v[kColumns];
       widen(w[j], a.x_type, v);
       const int row = quotient(at, blocks);
