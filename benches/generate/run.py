@@ -7,8 +7,8 @@ and replayed; on a CPU it is a step with the cache that transformers takes by it
 prompt of 128. Prefill runs without a cache. `--modes` are those of `steps.py`. Weights are random:
 speed and memory do not depend on their values; on a GPU `difference` is that of the timed logits
 from those of a plain call. A case whose step cannot be recorded is timed without a graph, and one
-that fails says why. `--outputs` generates that many tokens greedily, twice: `again` says whether
-both times gave the same, `same` which share of them the mode before gave. `--profile` prints where
+that fails says why. `--outputs` generates so many tokens greedily; `again` says whether the first
+of them came again, `same` which share of them the mode before gave. `--profile` prints where
 the time of a decode step goes. Compiling takes long: several processes, each with a shape, a system
 and the same `--turns` directory, do it together and are timed in turn.
 """
@@ -113,19 +113,20 @@ def time_all(cases: list[Case], options: argparse.Namespace) -> list[dict]:
     rows, chosen = [], {}
     for case in cases:
         row = case.time(options.device)
-        if isinstance(case.work, Decode) and row["graph"] == "yes":
-            if options.profile:
-                path = options.kernels and options.kernels / "{shape}-{system}-{mode}-{batch}.csv"
-                profile(case.work.call, path=path and Path(str(path).format(**row)))
-            if options.outputs:
-                before, _ = case.work.generate(options.outputs)
-                tokens, seconds = case.work.generate(options.outputs)
-                row |= {f"outputs_{count}_s": value for count, value in seconds.items()}
-                row["again"] = torch.equal(before, tokens)
-                if row["batch"] in chosen:
-                    same = (tokens == chosen[row["batch"]]).float().mean()
-                    row["same"] = round(float(same), 4)
-                chosen[row["batch"]] = tokens
+        if options.profile and case.work and options.device == "cuda":
+            name = "{shape}-{system}-{mode}-{batch}" + "-prompt" * ("prompt" in row) + ".csv"
+            path = options.kernels and options.kernels / name.format(**row)
+            profile(case.work.call, path=path)
+        if options.outputs and row.get("graph") == "yes":
+            # not the whole of it: the first tokens tell
+            before, _ = case.work.generate(options.outputs[:1])
+            tokens, seconds = case.work.generate(options.outputs)
+            row |= {f"outputs_{count}_s": value for count, value in seconds.items()}
+            row["again"] = torch.equal(before, tokens[:, : before.shape[1]])
+            if row["batch"] in chosen:
+                same = (tokens == chosen[row["batch"]]).float().mean()
+                row["same"] = round(float(same), 4)
+            chosen[row["batch"]] = tokens
         rows.append(row)
         print(row, flush=True)
     return rows
