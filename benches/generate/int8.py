@@ -13,8 +13,9 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        scale = linear.weight.abs().amax(1, keepdim=True) / 127
-        codes = torch.round(linear.weight / scale).clamp(-127, 127)
+        weight = linear.weight.detach()
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        codes = torch.round(weight / scale).clamp(-127, 127)
         self.register_buffer("weight", codes.to(torch.int8))
         self.register_buffer("scale", scale.view(-1))
 
