@@ -18,10 +18,11 @@ from flexq.torch import (  # noqa: E402
     coverage,
     quantize_model_,
 )
+from flexq.torch.siblings import join  # noqa: E402
 from flexq.transformers import FlexQConfig  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_models import TOKENS, exact, load, logits  # noqa: E402
-from transformers import AutoConfig  # noqa: E402
+from transformers import AutoConfig, CompileConfig  # noqa: E402
 
 MODELS = ["llama", "tied", "mixtral", "qwen3_moe"]
 
@@ -223,6 +224,20 @@ def test_generation_goes_on_from_a_packed_model(packed):
     model = load(packed("llama"))
     out = model.generate(TOKENS, max_new_tokens=5, do_sample=False, pad_token_id=0)
     assert out.shape == (2, 12)
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_generation_compiles_a_step_with_a_static_cache_whole(packed, name):
+    # on a GPU `generate` does so by itself
+    model = join(load(packed(name, "full")), canonical=True)
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    expected = model.generate(TOKENS, **settings)
+    how = CompileConfig(fullgraph=True, backend="aot_eager", mode=None)
+    how._compile_all_devices = True
+    torch._dynamo.utils.counters.clear()
+    found = model.generate(TOKENS, cache_implementation="static", compile_config=how, **settings)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    assert torch.equal(found, expected)
 
 
 def test_overrides_of_activation_bits_reach_the_modules(dense):
