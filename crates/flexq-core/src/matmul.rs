@@ -12,8 +12,8 @@
 //! With A16, `x` is multiplied with `code * scale` and summed in single precision in an
 //! order that depends on the instruction set but not on the number of threads. With AVX-512, few
 //! rows are multiplied as whole numbers to the base 256 (see `digits`), and with AMX more rows as sums of
-//! bf16 numbers; products with these are exact and scaled once a segment. Either may count an `x` of less than
-//! 2^-100 in magnitude as zero.
+//! bf16 numbers; products with these are exact and scaled once a segment. An `x` of less than 2^-100 in
+//! magnitude may count as zero.
 //!
 //! Both round to the output type at the end, half to even.
 

@@ -1,16 +1,19 @@
 //! Products with f32 activations.
 
 use std::arch::x86_64::*;
+use std::array::from_fn;
 
 use super::convert::from_f32;
 use super::memory::{load_f32, load_halves, store_f32};
 use super::panel::ROWS;
-use super::rows::{Rows, prefetch, scales_4};
+use super::rows::{Rows, prefetch};
 use super::unpack::{BLOCK, block};
 use crate::arch::{Buffer, MAX_STRIPE, Scratch, Stripe, Weights, scalar};
 
 /// Rows of activations up to which weights stream through registers.
-const MAX_STREAMED: usize = 3;
+const MAX_STREAMED: usize = 8;
+/// Weight rows side by side, with which activations are read into L1 once.
+const SIDE: usize = 8;
 /// Rows of activations multiplied together with a panel.
 const TOGETHER: usize = 6;
 /// How far ahead of the loads memory is asked for, in bytes.
@@ -22,15 +25,17 @@ pub(super) fn multiply(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>, scratch
         return multiply_panels(w, x, out, scratch);
     }
     match w.segment_width() {
-        16 | 32 => multiply_segments::<1>(w, x, out),
-        64 => multiply_segments::<2>(w, x, out),
-        _ => multiply_segments::<4>(w, x, out),
+        16 => multiply_segments::<1, 2>(w, x, out, scratch),
+        32 => multiply_segments::<1, 1>(w, x, out, scratch),
+        64 => multiply_segments::<2, 1>(w, x, out, scratch),
+        _ => multiply_segments::<4, 1>(w, x, out, scratch),
     }
 }
 
 /// Few rows are padded with zeros to whole blocks of 128, and every 32 columns reordered so
 /// that those of the same place in their four come together (0 4 8 .. 28, 1 5 .. 29 and so
-/// on): codes of the same place lie alike in their 24 bits.
+/// on): codes of the same place lie alike in their 24 bits. They are divided by what codes of that place
+/// come multiplied with, see [`signed_codes`].
 pub(super) fn arrange(x: &[f32], columns: usize, arranged: &mut Buffer<f32>) {
     if x.len() / columns > MAX_STREAMED {
         return scalar::arrange_floats(x, columns, arranged);
@@ -41,41 +46,65 @@ pub(super) fn arrange(x: &[f32], columns: usize, arranged: &mut Buffer<f32>) {
     for (row, arranged) in x.chunks_exact(columns).zip(arranged.chunks_exact_mut(stride)) {
         for (x, arranged) in row.chunks(32).zip(arranged.chunks_exact_mut(32)) {
             for (k, &x) in x.iter().enumerate() {
-                arranged[k % 4 * 8 + k / 4] = x;
+                arranged[k % 4 * 8 + k / 4] = x / FACTORS[k % 4];
             }
         }
     }
 }
 
-/// `V`: vectors of 32 codes multiplied together, in one segment or, with `V` 1, in two halves.
+/// `V`: vectors of 32 codes multiplied together; `S`: segments that they hold.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_segments<const V: usize>(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>) {
+fn multiply_segments<const V: usize, const S: usize>(
+    w: &Weights<'_>,
+    x: &[f32],
+    out: &mut Stripe<'_>,
+    scratch: &mut Scratch,
+) {
     match out.rows() {
         0 => {}
-        1 => multiply_rows::<V, 1>(w, x, out),
-        2 => multiply_rows::<V, 2>(w, x, out),
-        _ => multiply_rows::<V, MAX_STREAMED>(w, x, out),
+        1 => multiply_rows::<V, S, 1>(w, x, out, scratch),
+        2 => multiply_rows::<V, S, 2>(w, x, out, scratch),
+        3 => multiply_rows::<V, S, 3>(w, x, out, scratch),
+        4 => multiply_rows::<V, S, 4>(w, x, out, scratch),
+        5 => multiply_rows::<V, S, 5>(w, x, out, scratch),
+        6 => multiply_rows::<V, S, 6>(w, x, out, scratch),
+        7 => multiply_rows::<V, S, 7>(w, x, out, scratch),
+        _ => multiply_rows::<V, S, MAX_STREAMED>(w, x, out, scratch),
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_rows<const V: usize, const M: usize>(w: &Weights<'_>, x: &[f32], out: &mut Stripe<'_>) {
+fn multiply_rows<const V: usize, const S: usize, const M: usize>(
+    w: &Weights<'_>,
+    x: &[f32],
+    out: &mut Stripe<'_>,
+    scratch: &mut Scratch,
+) {
     let columns = out.columns();
     let stride = w.columns.next_multiple_of(128);
+    let in_block = 4 / V * S * SIDE;
+    let scales = &mut scratch.scales;
+    scales.resize(stride / 128 * in_block);
     let mut y = [[0.0f32; MAX_STRIPE]; M];
-    for (i, n) in columns.clone().enumerate() {
-        let (packed, scales) = (w.packed_row(n), w.scales_row(n));
-        let mut sums = [_mm256_setzero_ps(); M];
-        for b in 0..stride / 128 {
-            let mut rows: [&[f32]; M] = [&[]; M];
-            for (m, row) in rows.iter_mut().enumerate() {
-                *row = &x[m * stride + 128 * b..][..128];
+    for n in columns.clone().step_by(SIDE) {
+        let rows = Rows { n, end: columns.end };
+        let packed: [&[u8]; SIDE] = from_fn(|r| w.packed_row(rows.row(r)));
+        rows.scales::<SIDE>(w, 0, w.segment_width(), scales);
+        let mut sums = [[_mm256_setzero_ps(); M]; SIDE];
+        for (b, scales) in scales.chunks_exact(in_block).enumerate() {
+            let mut x_blocks: [&[f32]; M] = [&[]; M];
+            for (m, block) in x_blocks.iter_mut().enumerate() {
+                *block = &x[m * stride + 128 * b..][..128];
             }
-            prefetch(packed, b, AHEAD, 0);
-            add_block::<V, M>(w, b, block(packed, b, &mut [0; BLOCK]), scales, rows, &mut sums);
+            for (r, (sums, packed)) in sums.iter_mut().zip(packed).enumerate() {
+                prefetch(packed, b, AHEAD, (SIDE - 1) * packed.len());
+                add_block::<V, S, M>(block(packed, b, &mut [0; BLOCK]), r, scales, x_blocks, sums);
+            }
         }
-        for (y, sum) in y.iter_mut().zip(sums) {
-            y[i] = sum_lanes(sum);
+        for (r, sums) in sums.into_iter().enumerate().take(columns.end - n) {
+            for (y, sum) in y.iter_mut().zip(sums) {
+                y[n - columns.start + r] = sum_lanes(sum);
+            }
         }
     }
     let dtype = out.dtype();
@@ -86,41 +115,48 @@ fn multiply_rows<const V: usize, const M: usize>(w: &Weights<'_>, x: &[f32], out
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_block<const V: usize, const M: usize>(
-    w: &Weights<'_>,
-    b: usize,
+fn add_block<const V: usize, const S: usize, const M: usize>(
     packed: &[u8; BLOCK],
-    scales: &[u8],
+    r: usize,
+    scales: &[f32],
     x: [&[f32]; M],
     sums: &mut [__m256; M],
 ) {
-    let width = w.scale_width();
     for s in 0..4 / V {
+        // sums that do not wait for each other, at least four
+        let chains = if M < 4 { 2 } else { 1 };
         let mut parts = [[_mm256_setzero_ps(); 2]; M];
         for v in s * V..s * V + V {
             for (i, codes) in signed_codes(packed, v).into_iter().enumerate() {
                 for (parts, x) in parts.iter_mut().zip(x) {
-                    parts[i % 2] = _mm256_fmadd_ps(codes, load_f32(x, 32 * v + 8 * i), parts[i % 2]);
+                    let part = &mut parts[i % chains];
+                    *part = _mm256_fmadd_ps(codes, load_f32(x, 32 * v + 8 * i), *part);
                 }
             }
         }
-        // past the end of a row activations are zero and any scale does
-        let i = (128 * b + 32 * V * s) / width;
-        let bits = [w.scale_at(scales, i), w.scale_at(scales, if width < 32 { i + 1 } else { i }), 0, 0];
-        let pair = scales_4(w.scale_type, bits);
-        // the lower lanes hold the first sixteen columns of every vector, see `deinterleave`
-        let scale = _mm256_set_m128(_mm_broadcastss_ps(_mm_movehdup_ps(pair)), _mm_broadcastss_ps(pair));
+        let scale = |i: usize| _mm_set1_ps(scales[(s * S + i) * SIDE + r]);
+        // the lower lanes hold the first sixteen columns of every vector, see the load of `signed_codes`
+        let scale = _mm256_set_m128(scale(S - 1), scale(0));
         for (sum, parts) in sums.iter_mut().zip(parts) {
             *sum = _mm256_fmadd_ps(_mm256_add_ps(parts[0], parts[1]), scale, *sum);
         }
     }
 }
 
+/// What [`signed_codes`] multiplies codes with: their place in 24 bits, but the last's.
+const FACTORS: [f32; 4] = [1.0, 64.0, 4096.0, 1.0];
+
 /// Codes `32 v .. 32 v + 32` of a block as f32; vector `i` holds those of place `i` in
-/// their four.
+/// their four, times `FACTORS[i]`.
+///
+/// # How
+/// Every lane gets the three bytes of four codes and the upper byte of 2^23. All but one code cut out make
+/// a number larger than 2^23 by the code in its place; that is subtracted, and 32 in that place. The last code, which
+/// reaches into the exponent, is moved down before.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn signed_codes(block: &[u8; BLOCK], v: usize) -> [__m256; 4] {
+    const TWO_23: i32 = 0x4b00_0000;
     let (packed, shift) =
         if v == 3 { (load_halves(block, 72, 80), 4) } else { (load_halves(block, 24 * v, 24 * v + 12), 0) };
     let s = shift;
@@ -129,14 +165,18 @@ fn signed_codes(block: &[u8; BLOCK], v: usize) -> [__m256; 4] {
         0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1,
         s, s + 1, s + 2, -1, s + 3, s + 4, s + 5, -1, s + 6, s + 7, s + 8, -1, s + 9, s + 10, s + 11, -1,
     );
-    // offset binary to two's complement: the top bit of every code flips
-    let quads = _mm256_xor_si256(_mm256_shuffle_epi8(packed, triples), _mm256_set1_epi32(0x0082_0820));
-    [
-        _mm256_cvtepi32_ps(_mm256_srai_epi32::<26>(_mm256_slli_epi32::<26>(quads))),
-        _mm256_cvtepi32_ps(_mm256_srai_epi32::<26>(_mm256_slli_epi32::<20>(quads))),
-        _mm256_cvtepi32_ps(_mm256_srai_epi32::<26>(_mm256_slli_epi32::<14>(quads))),
-        _mm256_cvtepi32_ps(_mm256_srai_epi32::<26>(_mm256_slli_epi32::<8>(quads))),
-    ]
+    let (quads, two_23) = (_mm256_shuffle_epi8(packed, triples), _mm256_set1_epi32(TWO_23));
+    let last = _mm256_or_si256(_mm256_srli_epi32::<18>(quads), two_23);
+    let quads = _mm256_or_si256(quads, two_23);
+    let mut codes = [_mm256_castsi256_ps(last); 4];
+    for (i, codes) in codes.iter_mut().enumerate() {
+        if i < 3 {
+            let place = _mm256_set1_epi32(TWO_23 | 63 << (6 * i));
+            *codes = _mm256_castsi256_ps(_mm256_and_si256(quads, place));
+        }
+        *codes = _mm256_sub_ps(*codes, _mm256_set1_ps(f32::from_bits(TWO_23 as u32) + 32.0 * FACTORS[i]));
+    }
+    codes
 }
 
 #[inline]

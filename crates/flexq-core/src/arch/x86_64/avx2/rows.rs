@@ -63,13 +63,6 @@ fn to_f32(scale_type: ScaleType, bits: &[u16; 8]) -> __m256 {
     }
 }
 
-/// Bits of scales to f32.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn scales_4(scale_type: ScaleType, [a, b, c, d]: [u16; 4]) -> __m128 {
-    _mm256_castps256_ps128(to_f32(scale_type, &[a, b, c, d, 0, 0, 0, 0]))
-}
-
 /// Asks for the bytes that row `row` of several side by side needs `ahead` bytes after block `b`:
 /// past its end those of the row that is read next in its place, `further` bytes after it.
 #[inline]
