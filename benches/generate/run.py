@@ -8,9 +8,9 @@ prompt of 128. Prefill runs without a cache. `--modes` are those of `steps.py`. 
 speed and memory do not depend on their values; on a GPU `difference` is that of the timed logits
 from those of a plain call. A case whose step cannot be recorded is timed without a graph, and one
 that fails says why. `--outputs` generates so many tokens greedily; `again` says whether the first
-of them came again, `same` which share of them the mode before gave. `--profile` prints where
-the time of a decode step goes. Compiling takes long: several processes, each with a shape, a system
-and the same `--turns` directory, do it together and are timed in turn.
+of them came again, `same` which share of them the mode before gave. `--generate` calls the model's
+own `generate` instead. `--profile` prints where time goes. Compiling takes long: several processes,
+each with a shape, a system and the same `--turns` directory, do it together and are timed in turn.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from models import PRESETS, SHAPES, SYSTEMS, build
 from profiles import profile
-from steps import MODES, Decode, Prefill, compiler, first_line
+from steps import MODES, Decode, Generate, Prefill, compiler, first_line
 from turns import take_part, turn
 
 WARM_S = 0.3
@@ -63,17 +63,18 @@ class Case:
     """
 
     row: dict
-    work: Decode | Prefill | None = None
+    work: Decode | Prefill | Generate | None = None
     repeats: int = 0
 
     def time(self, device: str) -> dict:
         """The row with seconds and tokens per second."""
         if self.work is None:
             return self.row
-        kind = "prefill" if "prompt" in self.row else "decode"
+        kinds = {"prompt": "prefill", "generate": "generate"}
+        kind = next((kind for key, kind in kinds.items() if key in self.row), "decode")
         self.work.rewind()
         seconds = median(self.work.call, device, self.repeats)
-        tokens = self.row.get("prompt", self.row["batch"])
+        tokens = self.row.get("prompt") or self.row.get("generate") or self.row["batch"]
         return self.row | {f"{kind}_s": seconds, f"{kind}_tok_s": round(tokens / seconds, 1)}
 
 
@@ -105,6 +106,9 @@ def ready_all(model, row: dict, options: argparse.Namespace) -> list[Case]:
                 few = max(options.repeats // 4, 3)
                 task = model, options.prompt, options.device, mode
                 cases.append(ready(prompted, few, Prefill, *task))
+            for count in options.generate:
+                counted = common | {"batch": 1, "generate": count}
+                cases.append(ready(counted, 3, Generate, model, count, options.device, mode))
     return cases
 
 
@@ -113,7 +117,7 @@ def time_all(cases: list[Case], options: argparse.Namespace) -> list[dict]:
     rows, chosen = [], {}
     for case in cases:
         row = case.time(options.device)
-        if options.profile and case.work and options.device == "cuda":
+        if options.profile and options.device == "cuda" and isinstance(case.work, Decode | Prefill):
             name = "{shape}-{system}-{mode}-{batch}" + "-prompt" * ("prompt" in row) + ".csv"
             path = options.kernels and options.kernels / name.format(**row)
             profile(case.work.call, path=path)
@@ -144,6 +148,9 @@ def main() -> None:
     parser.add_argument("--preset", default="full", choices=PRESETS, help="what flexq packs")
     parser.add_argument("--modes", nargs="+", default=["plain"], choices=MODES)
     parser.add_argument("--outputs", nargs="*", type=int, default=[], help="tokens to generate")
+    parser.add_argument(
+        "--generate", nargs="*", type=int, default=[], help="the same by `generate`"
+    )
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--kernels", type=Path, help="directory for the kernels of each step")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

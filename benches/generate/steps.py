@@ -52,6 +52,30 @@ class Prefill:
         self.forward(self.prompt, use_cache=False, logits_to_keep=1)
 
 
+class Generate:
+    """What a user calls: `generate`, of so many tokens after a prompt of `PROMPT`, greedily.
+
+    With a static cache transformers compiles a step by itself and records it as CUDA graphs.
+    """
+
+    def __init__(self, model, tokens: int, device: str, mode: str) -> None:
+        self.known: dict = {}
+        self.model = model
+        self.prompt = torch.randint(0, 1000, (1, PROMPT), device=device)
+        self.settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+        if mode != "plain":
+            self.settings["cache_implementation"] = "static"
+        for _ in range(3):
+            self.call()
+
+    def rewind(self) -> None:
+        """Nothing is kept."""
+
+    def call(self) -> None:
+        """Generates."""
+        self.model.generate(self.prompt, pad_token_id=0, **self.settings)
+
+
 class Decode:
     """One step after a prompt of `PROMPT` tokens, on a GPU a CUDA graph if it can be recorded.
 
