@@ -111,11 +111,16 @@ impl Job<'_> {
         let mut done = 0;
         let slots = panels.len();
         if unpack {
-            self.unpack(0..ROWS, depth.start, ahead(&self.packed, depth, depth.start), &mut panels[0]);
+            self.unpack(
+                0..ROWS,
+                depth.start,
+                ahead::<GROUPS>(&self.packed, depth, depth.start),
+                &mut panels[0],
+            );
         }
         for d in depth.clone() {
             let slot_of = |d: usize| (d - depth.start) % slots;
-            let ahead = ahead(&self.packed, depth, d + 1);
+            let ahead = ahead::<GROUPS>(&self.packed, depth, d + 1);
             let mut unpacked = if unpack && d + 1 < depth.end { 0 } else { ROWS };
             for segment in 0..segments {
                 for block in together.clone() {

@@ -2,7 +2,8 @@
 //!
 //! Weights are taken 32 rows and 128 columns at a time: unpacked into a panel that stays in L1,
 //! loaded into four tiles, and multiplied with every block of activations, each of which costs
-//! two loads, four multiplications and two stores of tiles. Three things go on side by side, in
+//! two loads, four multiplications and two stores of tiles (half of that where there is one block
+//! alone: then sixteen rows at a time). Three things go on side by side, in
 //! small pieces, because each alone would leave the units of the others idle: tiles multiply a
 //! block, vectors scale the sums of the block before the last, and the panel of the next 128
 //! columns is unpacked while memory is asked for those further on.
@@ -15,7 +16,8 @@ use super::super::avx512::{BLOCK, Rows, SUMS, block, unpack_64, write};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, QuantizedRows, Scratch, Stripe, Weights};
 
-/// Groups of sixteen weight rows in a panel.
+/// Groups of sixteen weight rows in a panel. One with a single block of activations, which are few
+/// bytes to pass again: the processor's own prefetcher follows sixteen streams, not 32.
 pub(super) const GROUPS: usize = 2;
 /// Weight rows in a panel.
 pub(super) const ROWS: usize = GROUPS * LANES;
@@ -25,6 +27,8 @@ const PANEL: usize = ROWS * ACTIVATION_GROUP;
 pub(super) const TILE: usize = 1024;
 /// How far ahead of the loads memory is asked for, in bytes of each row.
 const AHEAD: usize = 192;
+/// The same where a panel has one group.
+const AHEAD_OF_ONE: usize = 512;
 /// Bytes of activations that stay in L2 while all weight rows of a stripe pass.
 const RESIDENT: usize = 512 << 10;
 /// Blocks of activations whose sums stay in L1 with a panel.
@@ -52,13 +56,16 @@ pub(super) unsafe fn multiply(
     let panels = panel.as_chunks_mut().0;
     sums.resize(columns.len().div_ceil(ROWS) * GROUPS * blocks * SUMS);
     sums.fill(0.0);
+    let groups = if blocks == 1 { 1 } else { GROUPS };
     // SAFETY: the caller's.
     let _configured = unsafe { Configured::new(x.segment.min(64) as u16) };
     for first in (0..depths).step_by(resident) {
         let depth = first..depths.min(first + resident);
         let scales_of_group = depth.len() * segments * LANES;
-        scales.resize(GROUPS * scales_of_group);
-        for (n, sums) in columns.clone().step_by(ROWS).zip(sums.chunks_exact_mut(GROUPS * blocks * SUMS)) {
+        scales.resize(groups * scales_of_group);
+        for (n, sums) in
+            columns.clone().step_by(groups * LANES).zip(sums.chunks_exact_mut(groups * blocks * SUMS))
+        {
             for (g, scales) in scales.chunks_exact_mut(scales_of_group).enumerate() {
                 let rows = Rows { n: n + g * LANES, end: columns.end };
                 rows.scales(w, first * segments, x.segment, scales);
@@ -73,9 +80,11 @@ pub(super) unsafe fn multiply(
                 };
                 // SAFETY: tiles are configured for the segment.
                 unsafe {
-                    match x.segment {
-                        128 => job.multiply::<1>(&pass, panels, sums),
-                        _ => job.multiply::<2>(&pass, panels, sums),
+                    match (groups, x.segment) {
+                        (1, 128) => job.multiply::<1, 1>(&pass, panels, sums),
+                        (1, _) => job.multiply::<1, 2>(&pass, panels, sums),
+                        (_, 128) => job.multiply::<GROUPS, 1>(&pass, panels, sums),
+                        _ => job.multiply::<GROUPS, 2>(&pass, panels, sums),
                     }
                 }
             }
@@ -105,7 +114,7 @@ struct Pass {
 
 /// Integer sums of one or two segments of two groups with a block.
 #[repr(C, align(64))]
-struct Dots<const S: usize>([[[i32; SUMS]; GROUPS]; S]);
+struct Dots<const G: usize, const S: usize>([[[i32; SUMS]; G]; S]);
 
 /// Where sums on their way belong.
 #[derive(Clone, Copy, Default)]
@@ -125,26 +134,35 @@ impl Job<'_> {
     /// # Safety
     /// Tiles are configured for the segment.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    unsafe fn multiply<const S: usize>(&self, pass: &Pass, panels: &mut [[u8; PANEL]], sums: &mut [f32]) {
+    unsafe fn multiply<const G: usize, const S: usize>(
+        &self,
+        pass: &Pass,
+        panels: &mut [[u8; PANEL]],
+        sums: &mut [f32],
+    ) {
         let (x, depth) = (self.x, &pass.depth);
         let step = x.segment.min(64);
         let pairs = ACTIVATION_GROUP / (2 * step);
         // rows of the next panel that are unpacked with each block of activations
-        let share = ROWS.div_ceil(pairs * pass.blocks.len());
-        let mut dots: [Dots<S>; DELAY + 1] = [const { Dots([[[0; SUMS]; GROUPS]; S]) }; DELAY + 1];
+        let rows = G * LANES;
+        let share = rows.div_ceil(pairs * pass.blocks.len());
+        let mut dots: [Dots<G, S>; DELAY + 1] = [const { Dots([[[0; SUMS]; G]; S]) }; DELAY + 1];
         let mut parts = [Part::default(); DELAY + 1];
         let mut steps = 0;
         let slots = panels.len();
         if pass.unpack {
-            self.unpack(0..ROWS, depth.start, ahead(&self.packed, depth, depth.start), &mut panels[0]);
+            self.unpack(0..rows, depth.start, ahead::<G>(&self.packed, depth, depth.start), &mut panels[0]);
         }
         for d in depth.clone() {
             let slot_of = |d: usize| (d - depth.start) % slots;
-            let ahead = ahead(&self.packed, depth, d + 1);
-            let mut unpacked = if pass.unpack && d + 1 < depth.end { 0 } else { ROWS };
+            let ahead = ahead::<G>(&self.packed, depth, d + 1);
+            let mut unpacked = if pass.unpack && d + 1 < depth.end { 0 } else { rows };
             for pair in 0..pairs {
                 let first = 2 * pair * step;
                 for (group, column) in [(0, first), (1, first), (0, first + step), (1, first + step)] {
+                    if group >= G {
+                        continue;
+                    }
                     let tile = &panels[slot_of(d)][group * 2 * TILE + column / 64 * TILE + column % 64..];
                     // SAFETY: tiles are configured; the panel has sixteen rows from there on.
                     unsafe {
@@ -171,17 +189,23 @@ impl Job<'_> {
                             match quarter {
                                 0 => {
                                     tiles::zero::<0>();
-                                    tiles::zero::<1>();
+                                    if G > 1 {
+                                        tiles::zero::<1>();
+                                    }
                                     tiles::load::<2>(codes.as_ptr().cast());
                                     tiles::multiply_bytes::<0, 4, 2>();
                                 }
                                 1 => {
-                                    tiles::multiply_bytes::<1, 5, 2>();
+                                    if G > 1 {
+                                        tiles::multiply_bytes::<1, 5, 2>();
+                                    }
                                     if S == 2 {
                                         tiles::store::<0, _>(&raw mut (*to)[0][0]);
-                                        tiles::store::<1, _>(&raw mut (*to)[0][1]);
                                         tiles::zero::<0>();
-                                        tiles::zero::<1>();
+                                        if G > 1 {
+                                            tiles::store::<1, _>(&raw mut (*to)[0][G - 1]);
+                                            tiles::zero::<1>();
+                                        }
                                     }
                                 }
                                 2 => {
@@ -189,9 +213,13 @@ impl Job<'_> {
                                     tiles::multiply_bytes::<0, 6, 3>();
                                 }
                                 _ => {
-                                    tiles::multiply_bytes::<1, 7, 3>();
+                                    if G > 1 {
+                                        tiles::multiply_bytes::<1, 7, 3>();
+                                    }
                                     tiles::store::<0, _>(&raw mut (*to)[S - 1][0]);
-                                    tiles::store::<1, _>(&raw mut (*to)[S - 1][1]);
+                                    if G > 1 {
+                                        tiles::store::<1, _>(&raw mut (*to)[S - 1][G - 1]);
+                                    }
                                 }
                             }
                         }
@@ -199,10 +227,10 @@ impl Job<'_> {
                             self.add_quarter(parts[oldest], quarter, &dots[oldest], sums);
                         }
                     }
-                    if unpacked < ROWS {
-                        let rows = unpacked..ROWS.min(unpacked + share);
-                        unpacked = rows.end;
-                        self.unpack(rows, d + 1, ahead, &mut panels[slot_of(d + 1)]);
+                    if unpacked < rows {
+                        let next = unpacked..rows.min(unpacked + share);
+                        unpacked = next.end;
+                        self.unpack(next, d + 1, ahead, &mut panels[slot_of(d + 1)]);
                     }
                     steps += 1;
                 }
@@ -239,18 +267,24 @@ impl Job<'_> {
     /// Scales the integer sums of eight weight rows and adds them to the others.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn add_quarter<const S: usize>(&self, part: Part, quarter: usize, dots: &Dots<S>, sums: &mut [f32]) {
-        const ROWS: usize = LANES / 2;
-        let (group, first) = (quarter / 2, quarter % 2 * ROWS);
+    fn add_quarter<const G: usize, const S: usize>(
+        &self,
+        part: Part,
+        quarter: usize,
+        dots: &Dots<G, S>,
+        sums: &mut [f32],
+    ) {
+        let rows = G * LANES / 4;
+        let (group, first) = (quarter * rows / LANES, quarter * rows % LANES);
         let x_scales = &self.x.scales[part.x_scales..][..LANES];
         // SAFETY: sixteen floats were just checked.
         let x_scales = unsafe { _mm512_loadu_ps(x_scales.as_ptr()) };
         let mut w_scales: [&[f32]; S] = [&[]; S];
         for (s, w_scales) in w_scales.iter_mut().enumerate() {
-            let at = group * (self.scales.len() / GROUPS) + (part.segment + s) * LANES + first;
-            *w_scales = &self.scales[at..][..ROWS];
+            let at = group * (self.scales.len() / G) + (part.segment + s) * LANES + first;
+            *w_scales = &self.scales[at..][..rows];
         }
-        let sums = &mut sums[(group * self.blocks + part.block) * SUMS + first * LANES..][..ROWS * LANES];
+        let sums = &mut sums[(group * self.blocks + part.block) * SUMS + first * LANES..][..rows * LANES];
         for (r, sums) in sums.chunks_exact_mut(LANES).enumerate() {
             // SAFETY: a chunk has sixteen floats.
             let mut y = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
@@ -267,11 +301,12 @@ impl Job<'_> {
     }
 }
 
-/// How far ahead memory is asked for while block `d` is unpacked: in the same row or, past the
-/// columns of this pass, in the row that comes next in its place.
-pub(super) fn ahead(packed: &[&[u8]; ROWS], depth: &Range<usize>, d: usize) -> usize {
-    if d * BLOCK + AHEAD < depth.end * BLOCK {
-        return AHEAD;
+/// How far ahead memory is asked for while block `d` of `G` groups of rows is unpacked: in the same
+/// row or, past the columns of this pass, in the row that comes next in its place.
+pub(super) fn ahead<const G: usize>(packed: &[&[u8]; ROWS], depth: &Range<usize>, d: usize) -> usize {
+    let ahead = if G == 1 { AHEAD_OF_ONE } else { AHEAD };
+    if d * BLOCK + ahead < depth.end * BLOCK {
+        return ahead;
     }
-    AHEAD + ROWS * packed[0].len() - depth.len() * BLOCK
+    ahead + G * LANES * packed[0].len() - depth.len() * BLOCK
 }
