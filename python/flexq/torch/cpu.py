@@ -64,6 +64,21 @@ def linear_out(
         raise ValueError(
             f"out: expected contiguous {(*x.shape[:-1], out_features)}, found {tuple(out.shape)}"
         )
+    _linear_into(x, packed, scale, bias, out_features, group, act_bits, act_group, out)
+
+
+def _linear_into(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    out_features: int,
+    group: int,
+    act_bits: int,
+    act_group: int,
+    out: Tensor,
+) -> None:
+    """`linear_out` with an `out` that is known to fit."""
     x = x.contiguous()
     columns = x.shape[-1]
     rows = x.numel() // columns if columns else 0
@@ -91,7 +106,7 @@ def linear(
 ) -> Tensor:
     """`x @ W.T + bias` in the type of x; see `linear_out`."""
     out = x.new_empty((*x.shape[:-1], out_features))
-    linear_out(x, packed, scale, bias, out_features, group, act_bits, out, act_group=act_group)
+    _linear_into(x, packed, scale, bias, out_features, group, act_bits, act_group, out)
     return out
 
 

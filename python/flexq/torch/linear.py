@@ -89,13 +89,15 @@ class FlexQLinear(PackedWeight):
             part = self.siblings.product(self, x)
             if part is not None:
                 return part
-        (rows,) = self.rows("weight")
+        # each look-up of a parameter costs a tenth of a small product, so once
+        packed = self.weight_packed
+        reordered = self._reordered.get("weight")
         out: Tensor = torch.ops.flexq.linear(
             x,
-            self.weight_packed,
+            packed,
             self.weight_scale,
             self.bias,
-            rows,
+            reordered[0] if reordered else packed.shape[0],
             self.group("weight"),
             self.act_bits,
             act_group=self.act_group,
