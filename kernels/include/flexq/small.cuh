@@ -39,6 +39,17 @@ __device__ __forceinline__ void add(float4& a, const float4& b) {
   a.x += b.x, a.y += b.y, a.z += b.z, a.w += b.w;
 }
 
+// Eight rows of a strip, and the warps that have parts of it.
+struct Sum {
+  int strip, octet, first, last;
+
+  __device__ __forceinline__ Sum(int item, int octets, int blocks, int units, int workers)
+      : strip(quotient(item, octets)),
+        octet(item - strip * octets),
+        first(owner(strip * blocks, units, workers)),
+        last(owner((strip + 1) * blocks - 1, units, workers)) {}
+};
+
 // Adds the bias and writes four neighbouring outputs of a row.
 __device__ __forceinline__ void finish(const SmallArgs& a, int row, int col, const float4& v) {
   float f[4] = {v.x, v.y, v.z, v.w};
@@ -90,9 +101,7 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
   Ring<segments, warps> ring(
       a, shared, warp, {a, strip0 + strip, block, end - begin, block0, blocks, k_blocks, n_pad});
 
-  ptx::wait_for_previous();
-  if (a.late) ptx::launch_dependents();
-  Policy::template stage<warps>(a, x, x_scales, block0, blocks);
+  Policy::template stage<warps>(a, x, x_scales, block0, blocks);  // waits for it to be written
   __syncthreads();
 
   Policy policy(a, x, x_scales);
@@ -118,24 +127,26 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
     }
     policy.flush(a, slots + (strip + warp) * slot_floats);
   }
-  __syncthreads();
 
-  // A warp finishes a strip for eight rows at a time, four columns a lane.
+  // A warp finishes a strip for eight rows at a time, four columns a lane. Where those of the first
+  // lie is counted while others still multiply.
   const int octets = ceil_div(a.m, 8);
   const int items = strips * octets;
   const int quad = lane % 4 * 4;
   // Where a cluster adds splits: [items of this block][splits][32 lanes][4], which the others fill
   // while this block may still multiply.
   float* const sums = slots + (a.strips + warps) * slot_floats;
+  Sum at(warp, octets, blocks, units, workers);
+  __syncthreads();
   if (in_cluster) ptx::cluster_wait();  // all have started
   for (int item = warp; item < items; item += warps) {
-    const int s = quotient(item, octets), row = (item - s * octets) * 8 + g;
+    if (item != warp) at = Sum(item, octets, blocks, units, workers);
+    const int s = at.strip, row = at.octet * 8 + g;
     if (row >= a.m) continue;
-    const int first = owner(s * blocks, units, workers);
-    const int last = owner((s + 1) * blocks - 1, units, workers);
     const float* slot = slots + row * kSlotStride + quad;
     float4 v = {};
-    for (int w = first; w <= last; ++w) {
+#pragma unroll 4
+    for (int w = at.first; w <= at.last; ++w) {
       add(v, *reinterpret_cast<const float4*>(slot + (s + w) * slot_floats));
     }
     const int col = (strip0 + s) * layout::kBlockRows + quad;

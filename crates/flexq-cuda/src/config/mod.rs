@@ -27,6 +27,8 @@ pub struct Arch {
     pub multiprocessors: u32,
     /// Bytes of shared memory a block may use.
     pub shared_bytes: u32,
+    /// Bytes that memory can bring in a nanosecond.
+    pub memory_rate: u32,
 }
 
 /// Activations as the kernels read them.
@@ -169,13 +171,25 @@ impl fmt::Display for Config {
 }
 
 /// Whether a small-M kernel beats the warp-group kernels. Its blocks keep their part of x, so the
-/// fewer numbers of x the better; with few rows of weights the others' tiles must share K.
+/// fewer numbers of x the better; with few rows of weights, or few tiles in a last round, the
+/// others must share the K of tiles.
 fn few_rows_win(p: &Problem) -> bool {
     let cells = p.m * p.k;
-    let light = p.m <= 16 && cells <= 200_000 && (p.n <= 5120 || p.weight_bytes() < 16_000_000);
+    let tiles = p.n.div_ceil(128) as u32;
+    let (whole, rest) = (tiles / p.arch.multiprocessors, tiles % p.arch.multiprocessors);
+    let even = rest == 0 || rest * 5 >= p.arch.multiprocessors * 3;
+    let light = p.n <= 5120 || p.weight_bytes() < 16_000_000;
+    let uneven = whole > 0 && !even && p.m <= if p.activations.is_int8() { 16 } else { 8 };
+    if p.m <= 16 && light && cells <= 200_000 || uneven {
+        return true;
+    }
     match p.activations {
-        _ if light => true,
-        Activations::F16 | Activations::BF16 => p.m == 1 || p.m <= 8 && cells <= 65_536 && p.k <= 16_384,
+        Activations::F16 | Activations::BF16 => {
+            // An H100's memory is so slow beside its multiprocessors that even tiles keep up with it.
+            let slow = p.arch.memory_rate < 30 * p.arch.multiprocessors;
+            let most = if slow && even { 4 } else { 8 };
+            p.m == 1 || p.m <= most && cells <= 65_536 && p.k <= 16_384
+        }
         Activations::Int8 { per_row: false } => p.m <= 4 && cells <= 32_768 && p.k <= 16_384,
         Activations::Int8 { per_row: true } => cells <= 8192,
     }
@@ -202,9 +216,12 @@ pub fn choose_planes(p: &Problem) -> Option<Config> {
 mod tests {
     use super::*;
 
-    const H200: Arch = Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448 };
-    const A100: Arch = Arch { capability: (8, 0), multiprocessors: 108, shared_bytes: 166_912 };
-    const L40: Arch = Arch { capability: (8, 9), multiprocessors: 142, shared_bytes: 101_376 };
+    const H200: Arch =
+        Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448, memory_rate: 4917 };
+    const A100: Arch =
+        Arch { capability: (8, 0), multiprocessors: 108, shared_bytes: 166_912, memory_rate: 1555 };
+    const L40: Arch =
+        Arch { capability: (8, 9), multiprocessors: 142, shared_bytes: 101_376, memory_rate: 864 };
 
     fn problem(arch: Arch, m: usize, n: usize, k: usize, activations: Activations) -> Problem {
         Problem { arch, m, n, k, activations, segment: 128, aligned: k.is_multiple_of(8) }
@@ -220,6 +237,17 @@ mod tests {
         let unaligned = Problem { aligned: false, ..problem(H200, 16, 8192, 8192, Activations::BF16) };
         let Config::Small(c) = choose(&unaligned) else { panic!() };
         assert_eq!((c.rows, c.splits, c.cluster(), c.grid), (16, 2, 2, 132));
+    }
+
+    #[test]
+    fn few_rows_of_even_tiles_depend_on_the_memory() {
+        let h100 = Arch { memory_rate: 3352, ..H200 };
+        let small =
+            |arch, m, n, k| matches!(choose(&problem(arch, m, n, k, Activations::F16)), Config::Small(_));
+        assert!(small(H200, 8, 14336, 4096) && !small(h100, 8, 14336, 4096));
+        // 192 tiles leave 60 for a last round
+        assert!(small(h100, 8, 24576, 8192) && !small(h100, 16, 24576, 8192));
+        assert!(small(h100, 16, 4096, 4096) && !small(h100, 17, 4096, 4096));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "flexq/layout.cuh"
+#include "flexq/ptx/copy.cuh"
 #include "flexq/types.cuh"
 
 namespace flexq {
@@ -57,6 +58,12 @@ __device__ constexpr int x_row_bytes(int blocks) {
   return blocks * layout::kTileCols * element + 16;
 }
 
+// From here on x may be read.
+__device__ __forceinline__ void wait_for_x(const SmallArgs& a) {
+  ptx::wait_for_previous();
+  if (a.late) ptx::launch_dependents();
+}
+
 // Where this block begins with `total` things that every block reads: all at the same time would ask
 // the same slices of the L2 cache.
 __device__ __forceinline__ int turn(int total) { return total * int(blockIdx.x % 32) / 32; }
@@ -64,15 +71,17 @@ __device__ __forceinline__ int turn(int total) { return total * int(blockIdx.x %
 // Copies bytes [first, first + bytes) of each row of x into the slice, zeros from byte `valid`
 // of a row on. Plain loads, several in flight before the first store: asynchronous and bulk copies
 // would have to wait for the weights requested before them, of this product and of the next.
-// Rows must be made of whole 16-byte pieces.
+// Rows must be made of whole 16-byte pieces. What can be counted before x is there, is.
 template <int threads>
-__device__ __forceinline__ void stage_pieces(const u8* x, u64 x_stride, int rows, int first,
-                                             int bytes, int valid, u8* slice, int slice_stride) {
+__device__ __forceinline__ void stage_pieces(const SmallArgs& a, const u8* x, u64 x_stride, int rows,
+                                             int first, int bytes, int valid, u8* slice,
+                                             int slice_stride) {
   constexpr int kBatch = 8;
   const int pieces = bytes / 16, total = rows * pieces;
   const int from = threadIdx.x + turn(total);
   int row = quotient(from, pieces), piece = from - row * pieces;
   int left = total - threadIdx.x;
+  wait_for_x(a);
   while (left > 0) {
     uint4 v[kBatch];
     u8* to[kBatch];

@@ -31,10 +31,11 @@ struct Float16 {
     const int col0 = block0 * layout::kTileCols, width = blocks * layout::kTileCols;
     const u16* from = static_cast<const u16*>(a.x);
     if (((reinterpret_cast<u64>(from) | u64(a.x_stride) * 2 | u64(a.k) * 2) & 15) == 0) {
-      stage_pieces<threads>(reinterpret_cast<const u8*>(from), u64(a.x_stride) * 2, a.m, col0 * 2,
+      stage_pieces<threads>(a, reinterpret_cast<const u8*>(from), u64(a.x_stride) * 2, a.m, col0 * 2,
                             width * 2, a.k * 2, x, row_bytes);
       return;
     }
+    wait_for_x(a);
     for (int i = threadIdx.x; i < a.m * width; i += threads) {
       const int row = i / width, col = i % width;
       *reinterpret_cast<u16*>(x + row * row_bytes + col * 2) =

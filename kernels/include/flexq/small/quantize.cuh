@@ -14,11 +14,12 @@ __device__ __forceinline__ void stage_codes(const SmallArgs& a, u8* x, float* sc
                                             int blocks) {
   constexpr int threads = warps * 32;
   const int k_pad = round_up(a.k, layout::kTileCols);
+  wait_for_x(a);
   for (int i = threadIdx.x; i < a.m * blocks; i += threads) {
     const int block = quotient(i, a.m);
     scales[i] = a.x_scales[u64(block0 + block) * a.x_scale_stride + i - block * a.m];
   }
-  stage_pieces<threads>(static_cast<const u8*>(a.x), k_pad, a.m, block0 * layout::kTileCols,
+  stage_pieces<threads>(a, static_cast<const u8*>(a.x), k_pad, a.m, block0 * layout::kTileCols,
                         blocks * layout::kTileCols, k_pad, x, x_row_bytes<1>(a.split_blocks));
 }
 
@@ -64,6 +65,7 @@ __device__ __forceinline__ void stage_quantized(const SmallArgs& a, u8* x, float
                                                 int blocks, u32* most) {
   using namespace activations;
   const int lane = threadIdx.x % kLanes;
+  wait_for_x(a);
   if (a.per_row) {
     if (threadIdx.x < a.m) most[threadIdx.x] = 0;
     __syncthreads();
