@@ -191,7 +191,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("rows", "columns"),
-    [(32, 128), (64, 128), (128, 128), (128, 192), (192, 128), (256, 128), (256, 256)],
+    [(32, 128), (64, 128), (128, 128), (128, 192), (176, 128), (192, 128), (256, 128), (256, 256)],
 )
 def test_every_warp_group_launch(rows, columns, way):
     if columns == 256 and way == "cluster":
@@ -213,6 +213,21 @@ def test_every_warp_group_launch(rows, columns, way):
             y = linear(w, x.half(), torch.float32, 8, per_row, kernel=kernel)
             values = quantized(x.half(), 127, per_row)
             assert error(y, values @ w.dense().T) < TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize("k", [512, 4096, 8192, 11008, 32784])
+@pytest.mark.parametrize("first", [0, 8, 1])  # column of a wider matrix: aligned twice, then not
+@pytest.mark.parametrize(("act_bits", "per_row"), [(8, False), (8, True), (6, True)])
+def test_launches_that_quantize(act_bits, per_row, first, k):
+    w = Weight(64, k, 128)
+    for x_type in (torch.float16, torch.bfloat16):
+        x = torch.randn(70, k + 8, device="cuda").to(x_type)[:, first : first + k]
+        x[1] = 0
+        x[2] = torch.arange(k, device="cuda").to(x_type) / 2  # many half-way quotients
+        x[3, ::3] = -x[3].abs().max()
+        y = linear(w, x, torch.float32, act_bits, per_row, kernel="tile")
+        values = quantized(x, {8: 127, 6: 31}[act_bits], per_row)
+        assert error(y, values @ w.dense().T) < TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize("kernel", ["small splits=2", "planes splits=2"])

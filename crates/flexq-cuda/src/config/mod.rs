@@ -283,11 +283,13 @@ mod tests {
         // 40 tiles: three blocks each; 86 tiles: sharing them would cost more than it saves
         assert_eq!(choice(32, 5120, 5120), "hopper 32x128 splits=1 split_tiles=40 grid=120");
         assert_eq!(choice(64, 11008, 4096), "hopper 64x128 splits=1 split_tiles=0 grid=86");
-        // tiles of other shapes, where 128 or 116 of them are one round
+        // tiles of other shapes, which make one round, or nearly two
         assert_eq!(choice(256, 12288, 4096), "hopper 128x192 splits=1 split_tiles=0 grid=128");
-        assert_eq!(choice(512, 11008, 4096), "hopper 192x128 splits=1 split_tiles=0 grid=132");
-        // whole tiles of 256 rows, clusters of two
+        assert_eq!(choice(512, 11008, 4096), "hopper 176x128 splits=1 split_tiles=0 grid=132");
+        // whole tiles of 256 rows, clusters of two; where rows of x are long, whatever is left over
         assert_eq!(choice(1024, 8192, 8192), "hopper 256x256 splits=1 split_tiles=0 grid=132");
+        assert_eq!(choice(2048, 8192, 28672), "hopper 256x256 splits=1 split_tiles=0 grid=132");
+        assert_eq!(choice(1024, 14336, 4096), "hopper 256x256 splits=1 split_tiles=26 grid=132");
     }
 
     #[test]

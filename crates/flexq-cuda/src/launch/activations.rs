@@ -21,13 +21,57 @@ pub struct Quantize {
 /// Blocks of 128 columns a block of threads quantizes, eight lanes each, two at a time.
 const ITEMS: u64 = 256 / 8 * 2;
 
+impl Quantize {
+    /// The kernel and how many blocks of threads: rows that fit keep their columns in registers.
+    fn kernel(&self) -> Result<(&'static str, u32)> {
+        // whole pieces of 16 columns at multiples of 16 bytes
+        let aligned = self.x.is_multiple_of(16) && self.x_stride % 8 == 0 && self.k % 16 == 0;
+        if self.per_row == 0 {
+            let items = self.m as u64 * (self.k as u64).div_ceil(128);
+            let name = if aligned { "flexq_quantize_blocks" } else { "flexq_quantize_blocks_unaligned" };
+            return Ok((name, blocks("activations", items, ITEMS)?));
+        }
+        let name = match self.k {
+            ..=4096 if aligned => "flexq_quantize_rows_4096",
+            ..=8192 if aligned => "flexq_quantize_rows_8192",
+            ..=32768 if aligned => "flexq_quantize_rows_32768",
+            _ => "flexq_quantize_rows",
+        };
+        Ok((name, self.m as u32))
+    }
+}
+
 /// # Safety
 /// As for [`launch`].
 pub unsafe fn quantize(device: &Device, stream: u64, arguments: &Quantize) -> Result<()> {
-    let kernel = device.kernel("activations", "flexq_quantize_activations")?;
-    let items = arguments.m as u64 * (arguments.k as u64).div_ceil(128);
-    let grid = if arguments.per_row == 0 { blocks("activations", items, ITEMS)? } else { arguments.m as u32 };
+    let (name, grid) = arguments.kernel()?;
+    let kernel = device.kernel("activations", name)?;
     let shape = Shape { grid, threads: 256, shared_bytes: 0, cluster: 1 };
     // SAFETY: this is the kernel's structure; memory is the caller's promise.
     unsafe { launch(device, kernel, &shape, stream, arguments) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_fit_stay_in_registers() {
+        let name = |x, k, x_stride, per_row| {
+            let (q, scales, m) = (256, 256, 3);
+            let a = Quantize { x, q, scales, m, k, x_stride, per_row, late: 0, limit: 127.0, x_type: 0 };
+            a.kernel().unwrap()
+        };
+        assert_eq!(name(256, 4096, 4096, 1), ("flexq_quantize_rows_4096", 3));
+        assert_eq!(name(256, 5120, 5120, 1), ("flexq_quantize_rows_8192", 3));
+        assert_eq!(name(256, 28672, 28672, 1), ("flexq_quantize_rows_32768", 3));
+        assert_eq!(name(256, 32784, 32784, 1), ("flexq_quantize_rows", 3));
+        // rows that do not start, or end, where a lane's sixteen columns do
+        assert_eq!(name(256, 4096, 4100, 1), ("flexq_quantize_rows", 3));
+        assert_eq!(name(258, 4096, 4096, 1), ("flexq_quantize_rows", 3));
+        assert_eq!(name(256, 1288, 1288, 1), ("flexq_quantize_rows", 3));
+        // 96 blocks of columns, 64 a block of threads
+        assert_eq!(name(256, 4096, 4096, 0), ("flexq_quantize_blocks", 2));
+        assert_eq!(name(256, 1288, 1288, 0), ("flexq_quantize_blocks_unaligned", 1));
+    }
 }

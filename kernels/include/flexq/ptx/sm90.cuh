@@ -129,6 +129,11 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// Arrives at it without waiting.
+__device__ __forceinline__ void named_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // Four 8x8 matrices of 16-bit elements, transposed on the way: a lane holds elements
 // (l / 4; 2 (l % 4), + 1) of each and gives the address of column l % 8 of matrix l / 8.
 __device__ __forceinline__ void store_matrix_transposed(u32 shared, const u32 (&r)[4]) {
@@ -202,6 +207,9 @@ __device__ __forceinline__ u32 wgmma_operand(u32 shared) {
 #define FLEXQ_R32 FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) "%30,%31"
 #define FLEXQ_R64 \
   FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) FLEXQ_TEN(3) FLEXQ_TEN(4) FLEXQ_TEN(5) "%60,%61,%62,%63"
+#define FLEXQ_R88                                                                             \
+  FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) FLEXQ_TEN(3) FLEXQ_TEN(4) FLEXQ_TEN(5) FLEXQ_TEN(6) \
+  FLEXQ_TEN(7) "%80,%81,%82,%83,%84,%85,%86,%87"
 #define FLEXQ_R96                                                                             \
   FLEXQ_TEN() FLEXQ_TEN(1) FLEXQ_TEN(2) FLEXQ_TEN(3) FLEXQ_TEN(4) FLEXQ_TEN(5) FLEXQ_TEN(6) \
   FLEXQ_TEN(7) FLEXQ_TEN(8) "%90,%91,%92,%93,%94,%95"
@@ -214,6 +222,7 @@ __device__ __forceinline__ u32 wgmma_operand(u32 shared) {
   FLEXQ_C4(c, i), FLEXQ_C4(c, i + 4), FLEXQ_C4(c, i + 8), FLEXQ_C4(c, i + 12)
 #define FLEXQ_C32(c, i) FLEXQ_C16(c, i), FLEXQ_C16(c, i + 16)
 #define FLEXQ_C64(c, i) FLEXQ_C32(c, i), FLEXQ_C32(c, i + 32)
+#define FLEXQ_C88(c, i) FLEXQ_C64(c, i), FLEXQ_C16(c, i + 64), FLEXQ_C4(c, i + 80), FLEXQ_C4(c, i + 84)
 #define FLEXQ_C96(c, i) FLEXQ_C64(c, i), FLEXQ_C32(c, i + 64)
 #define FLEXQ_C128(c, i) FLEXQ_C64(c, i), FLEXQ_C64(c, i + 64)
 
@@ -239,6 +248,7 @@ __device__ __forceinline__ u32 wgmma_operand(u32 shared) {
 FLEXQ_WGMMA_TYPES("n32", 16, 16, 17, 18, 19, 20, 21)
 FLEXQ_WGMMA_TYPES("n64", 32, 32, 33, 34, 35, 36, 37)
 FLEXQ_WGMMA_TYPES("n128", 64, 64, 65, 66, 67, 68, 69)
+FLEXQ_WGMMA_TYPES("n176", 88, 88, 89, 90, 91, 92, 93)
 FLEXQ_WGMMA_TYPES("n192", 96, 96, 97, 98, 99, 100, 101)
 FLEXQ_WGMMA_TYPES("n256", 128, 128, 129, 130, 131, 132, 133)
 
@@ -246,11 +256,13 @@ FLEXQ_WGMMA_TYPES("n256", 128, 128, 129, 130, 131, 132, 133)
 #undef FLEXQ_WGMMA
 #undef FLEXQ_C128
 #undef FLEXQ_C96
+#undef FLEXQ_C88
 #undef FLEXQ_C64
 #undef FLEXQ_C32
 #undef FLEXQ_C16
 #undef FLEXQ_C4
 #undef FLEXQ_R96
+#undef FLEXQ_R88
 #undef FLEXQ_R64
 #undef FLEXQ_R32
 #undef FLEXQ_R16

@@ -71,7 +71,7 @@ __device__ __forceinline__ bool combine(const HopperArgs& a, const Schedule& wor
   }
   __threadfence();
   // Those of earlier columns first, a few vectors at a time, for there are few registers.
-  constexpr int kAll = T::kParts * kVectors, kBatch = kAll < 8 ? kAll : 8;
+  constexpr int kAll = T::kParts * kVectors, kBatch = kAll % 8 == 0 ? 8 : 2;
   static_assert(kAll % kBatch == 0);
   if (first < worker) {
 #pragma unroll

@@ -5,6 +5,7 @@
 #include "flexq/sm90/consume_a16.cuh"
 #include "flexq/sm90/consume.cuh"
 #include "flexq/sm90/consume_few.cuh"
+#include "flexq/sm90/consume_turns.cuh"
 #include "flexq/sm90/product.cuh"
 
 #define FLEXQ_SM90(name, T, ...)                                                     \
@@ -20,6 +21,7 @@ using Half32 = Tile<2, 32, 32, 8, 8, 2, 2>;
 using Half64 = Tile<2, 64, 64, 6, 6, 2, 2>;
 using Half128 = Tile<2, 128, 128, 5, 4, 2, 2>;
 using Half128x3 = Tile<3, 128, 128, 5, 3, 2, 2>;
+using Half176 = Tile<2, 176, 176, 5, 3, 2, 2>;
 using Half192 = Tile<2, 192, 192, 4, 3, 2, 2>;
 using Half256 = Tile<2, 256, 256, 3, 5, 1, 2>;
 using Half256x2 = Tile<2, 256, 256, 3, 5, 1, 2, false, 2>;
@@ -29,8 +31,8 @@ template <bool block_scales>
 using Byte64 = Tile<2, 64, 64, 8, 8, 1, 1, block_scales>;
 template <bool block_scales>
 using Byte128 = Tile<2, 128, 128, 6, 6, 1, 1, block_scales>;
-template <bool block_scales>
-using Byte256 = Tile<2, 256, 64, 4, 4, 1, 1, block_scales>;
+using Byte256 = Tile<2, 256, 64, 4, 4, 1, 1>;
+using Byte256Blocks = Tile<2, 256, 128, 4, 4, 1, 1, true>;
 
 }  // namespace flexq::sm90
 
@@ -45,6 +47,7 @@ using Byte256 = Tile<2, 256, 64, 4, 4, 1, 1, block_scales>;
 #define FLEXQ_SM90_16_M128(name, format)                  \
   FLEXQ_SM90_ROUNDED(name##_n128_m128, Half128, format) \
   FLEXQ_SM90_ROUNDED(name##_n192_m128, Half128x3, format)
+#define FLEXQ_SM90_16_M176(name, format) FLEXQ_SM90_ROUNDED(name##_n128_m176, Half176, format)
 #define FLEXQ_SM90_16_M192(name, format) FLEXQ_SM90_ROUNDED(name##_n128_m192, Half192, format)
 #define FLEXQ_SM90_16_M256(name, format)                  \
   FLEXQ_SM90_ROUNDED(name##_n128_m256, Half256, format) \
@@ -54,6 +57,8 @@ using Byte256 = Tile<2, 256, 64, 4, 4, 1, 1, block_scales>;
 #define FLEXQ_SM90_8_M32(name, scales) FLEXQ_SM90_FEW(name##_n128_m32, Byte32<scales>, Int8)
 #define FLEXQ_SM90_8_M64(name, scales) FLEXQ_SM90_FEW(name##_n128_m64, Byte64<scales>, Int8)
 #define FLEXQ_SM90_8_M128(name, scales) FLEXQ_SM90_FEW(name##_n128_m128, Byte128<scales>, Int8)
-#define FLEXQ_SM90_8_M256(name, scales)    \
-  FLEXQ_SM90(name##_n128_m256, Byte256<scales>, \
-             Consume<flexq::sm90::Byte256<scales>, flexq::sm90::Int8, 1>)
+#define FLEXQ_SM90_8_M256(name) \
+  FLEXQ_SM90(name##_n128_m256, Byte256, Consume<flexq::sm90::Byte256, flexq::sm90::Int8>)
+#define FLEXQ_SM90_8_M256_BLOCKS(name)       \
+  FLEXQ_SM90(name##_n128_m256, Byte256Blocks, \
+             ConsumeTurns<flexq::sm90::Byte256Blocks, flexq::sm90::Int8>)

@@ -41,7 +41,7 @@ struct Tile {
   static constexpr int kStageBytes = kScales + kN * 2;
 
   // The output goes through `kSlice` rows of 64 columns a group, padded against conflicts.
-  static constexpr int kSlice = rows < 128 ? 16 : 64;
+  static constexpr int kSlice = rows < 128 || rows % 64 != 0 ? 16 : 64;
   static constexpr int kSliceRow = 64 * 2 + 16;
 
   static constexpr int kWeights = x_stages * kXStageBytes;
