@@ -45,7 +45,7 @@ def test_within_the_bound(
 
 @pytest.mark.parametrize("act_bits", [16, 8, 6])
 def test_threads_change_nothing(rng: np.random.Generator, act_bits: int) -> None:
-    q = flexq.quantize(rng.standard_normal((700, 300), np.float32))
+    q = flexq.quantize(rng.standard_normal((1500, 300), np.float32))
     x = rng.standard_normal((3, 300), np.float32)
     one = flexq.matmul(x, q, act_bits=act_bits, threads=1)
     for threads in (2, 5, None):
@@ -139,7 +139,7 @@ def test_wrong_shapes() -> None:
 
 
 def test_many_threads_share_a_tensor(rng: np.random.Generator) -> None:
-    q = flexq.quantize(rng.standard_normal((200, 256), np.float32))
+    q = flexq.quantize(rng.standard_normal((2000, 256), np.float32))
     x = rng.standard_normal((2, 256), np.float32)
     expected = flexq.matmul(x, q, act_bits=8)
     failures = []

@@ -26,7 +26,7 @@ use crate::digits;
 use crate::error::{Error, Result};
 use crate::qtensor::QTensor;
 use crate::rows::{FloatRows, FloatRowsMut};
-use crate::threads::{Threads, for_each, wake};
+use crate::threads::{Threads, for_each};
 
 /// How a product is computed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,9 +85,10 @@ impl Cpu {
         }
         let kernels = self.kernels();
         let weights = Weights::new(w);
-        let preparing = preparing_threads(x.rows() * x.columns(), options.threads);
-        let stripes = Stripes::new(out, options.threads.count());
-        // taken rather than borrowed: a thread that waits for others may run another product
+        let threads = multiplying_threads(x.rows(), w, options.threads);
+        let preparing = preparing_threads(x.rows() * x.columns(), threads);
+        let stripes = Stripes::new(out, threads.count());
+        // taken, so that other threads may borrow it
         let mut workspace = WORKSPACE.take();
         let Workspace { floats, arranged, quantized, terms } = &mut workspace;
         let segment = weights.segment_width();
@@ -100,14 +101,14 @@ impl Cpu {
             digits.is_some_and(|digits| digits::split(kernels, digits, x, segment, preparing, quantized))
         };
         if codes {
-            for_each(options.threads, stripes, |mut stripe| {
+            for_each(threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();
                 (kernels.multiply_codes)(&weights, quantized, &mut stripe, &mut scratch);
                 SCRATCH.set(scratch);
             });
         } else if let Some(kernels) = kernels.terms.as_ref().filter(|kernels| x.rows() >= kernels.rows) {
             split(kernels, x, preparing, terms);
-            for_each(options.threads, stripes, |mut stripe| {
+            for_each(threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();
                 (kernels.multiply)(&weights, terms, &mut stripe, &mut scratch);
                 SCRATCH.set(scratch);
@@ -116,7 +117,7 @@ impl Cpu {
             floats.resize(x.rows() * x.columns(), 0.0);
             (kernels.to_f32)(x.dtype(), x.bytes(), floats);
             (kernels.arrange_floats)(floats, x.columns(), arranged);
-            for_each(options.threads, stripes, |mut stripe| {
+            for_each(threads, stripes, |mut stripe| {
                 let mut scratch = SCRATCH.take();
                 (kernels.multiply_floats)(&weights, arranged, &mut stripe, &mut scratch);
                 SCRATCH.set(scratch);
@@ -127,18 +128,18 @@ impl Cpu {
     }
 }
 
-/// How many threads prepare so many activations: where that takes no longer than to wake the
-/// others, one, and the others wake meanwhile.
+/// The threads for a product of `m` rows: one where that takes no longer than for two to meet.
+fn multiplying_threads(m: usize, w: &QTensor, threads: Threads) -> Threads {
+    const FEW: usize = 256 << 10;
+    let work = w.rows().saturating_mul(w.columns()).saturating_mul(LANES + m) / LANES;
+    if work < FEW { Threads::ONE } else { threads }
+}
+
+/// The threads that prepare so many activations. Those that come too late for that are awake for
+/// the product.
 fn preparing_threads(activations: usize, threads: Threads) -> Threads {
     const FEW: usize = 8 << 10;
-    const MANY: usize = 256 << 10;
-    if activations >= MANY {
-        return threads;
-    }
-    if activations > FEW {
-        wake(threads);
-    }
-    Threads::ONE
+    if activations > FEW { threads } else { Threads::ONE }
 }
 
 /// Activations as sums of bf16 numbers; threads take 128 columns of all rows at a time.

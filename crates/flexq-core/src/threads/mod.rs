@@ -97,14 +97,6 @@ pub(crate) fn map<T: Sync, R: Send>(threads: Threads, items: &[T], work: impl Fn
     results.into_iter().flatten().collect()
 }
 
-/// Wakes the threads that work together with this one, which takes them some 50 microseconds:
-/// this one need not wait for them if it has other things to do before.
-pub(crate) fn wake(threads: Threads) {
-    if threads.team.is_none() && threads.count() > 1 {
-        Pool::of_process().wake(threads.count() - 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -182,13 +182,6 @@ impl Pool {
         }
     }
 
-    /// Wakes up to `helpers` threads, which then look out for a job.
-    pub fn wake(&'static self, helpers: usize) {
-        let mut state = lock(&self.state);
-        self.recruit(&mut state, helpers);
-        self.arrivals.tell(state, helpers);
-    }
-
     fn publish(&'static self, helpers: usize, work: &'static Work<'static>) -> u64 {
         let mut state = lock(&self.state);
         self.recruit(&mut state, helpers);
@@ -275,9 +268,6 @@ mod tests {
             let open = AtomicBool::new(true);
             pool.run(2, &|| assert!(open.load(Ordering::Relaxed), "round {round}"));
             open.store(false, Ordering::Relaxed);
-            if round % 64 == 0 {
-                pool.wake(2);
-            }
         }
     }
 
