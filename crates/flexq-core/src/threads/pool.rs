@@ -19,7 +19,7 @@ type Panic = Box<dyn Any + Send>;
 /// How threads of the pool are called.
 pub(super) const NAME: &str = "flexq";
 
-/// How long a thread looks out before it sleeps: what it takes to wake one. Longer would cost others
+/// How long a thread looks out before it sleeps: about what it takes to wake one. Longer would cost others
 /// more than it saves; shorter would make a chain of products wait for every one.
 const PATIENCE: Duration = Duration::from_micros(50);
 
