@@ -36,10 +36,10 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def median(call, device: str, repeats: int) -> float:
+def median(call, device: str, repeats: int, warm_s: float = WARM_S) -> float:
     """Seconds of a call, the median of several; a GPU at rest works a while first."""
     times = []
-    end = time.perf_counter() + WARM_S * (device == "cuda")
+    end = time.perf_counter() + warm_s * (device == "cuda")
     while time.perf_counter() < end:
         call()
         synchronize(device)
