@@ -104,6 +104,9 @@ def build(
     elif kind == "cublas":
         for name in linear_names(model):
             model.set_submodule(name, Int8Linear(model.get_submodule(name)))
+    if kind in ("torchao", "bitsandbytes", "cublas") and device == "cuda":
+        # others set up their models meanwhile
+        torch.cuda.empty_cache()
     return model.eval()
 
 
