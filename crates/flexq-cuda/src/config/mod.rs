@@ -180,7 +180,9 @@ fn few_rows_win(p: &Problem) -> bool {
     let even = rest == 0 || rest * 5 >= p.arch.multiprocessors * 3;
     let light = p.n <= 5120 || p.weight_bytes() < 16_000_000;
     let uneven = whole > 0 && !even && p.m <= if p.activations.is_int8() { 16 } else { 8 };
-    if p.m <= 16 && light && cells <= 200_000 || uneven {
+    // Tiles of so few columns are cut into many parts, whose sums cost more than they save.
+    let short = p.activations.is_int8() && p.m <= 32 && p.weight_bytes() < 16_000_000;
+    if p.m <= 16 && light && cells <= 200_000 || uneven || short {
         return true;
     }
     match p.activations {
@@ -248,6 +250,8 @@ mod tests {
         // 192 tiles leave 60 for a last round
         assert!(small(h100, 8, 24576, 8192) && !small(h100, 16, 24576, 8192));
         assert!(small(h100, 16, 4096, 4096) && !small(h100, 17, 4096, 4096));
+        let int8 = problem(h100, 32, 4096, 4096, Activations::Int8 { per_row: true });
+        assert!(matches!(choose(&int8), Config::Small(c) if c.rows == 32 && !c.options.fused));
     }
 
     #[test]
