@@ -8,7 +8,8 @@ use std::arch::x86_64::*;
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::super::avx512::{BLOCK, Rows, SUMS, block, write};
+use super::super::avx2::Rows;
+use super::super::avx512::{BLOCK, SUMS, block, write};
 use super::product::{DELAY, GROUPS, ROWS, TILE, TOGETHER, ahead};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, Scratch, Stripe, Weights};
@@ -44,7 +45,7 @@ pub(super) unsafe fn multiply(w: &Weights<'_>, x: &[u32], out: &mut Stripe<'_>, 
         for (n, sums) in columns.clone().step_by(ROWS).zip(sums.chunks_exact_mut(GROUPS * blocks * SUMS)) {
             for (g, scales) in scales.chunks_exact_mut(scales_of_group).enumerate() {
                 let rows = Rows { n: n + g * LANES, end: columns.end };
-                rows.scales(w, first * segments, segment, scales);
+                rows.scales_of_16(w, first * segments, segment, scales);
             }
             let rows = Rows { n, end: columns.end };
             let packed = from_fn(|r| w.packed_row(rows.row(r)));

@@ -12,7 +12,8 @@ use std::arch::x86_64::*;
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::super::avx512::{BLOCK, Rows, SUMS, block, unpack_64, write};
+use super::super::avx2::Rows;
+use super::super::avx512::{BLOCK, SUMS, block, unpack_64, write};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, QuantizedRows, Scratch, Stripe, Weights};
 
@@ -68,7 +69,7 @@ pub(super) unsafe fn multiply(
         {
             for (g, scales) in scales.chunks_exact_mut(scales_of_group).enumerate() {
                 let rows = Rows { n: n + g * LANES, end: columns.end };
-                rows.scales(w, first * segments, x.segment, scales);
+                rows.scales_of_16(w, first * segments, x.segment, scales);
             }
             let rows = Rows { n, end: columns.end };
             let job = Job { x, packed: from_fn(|r| w.packed_row(rows.row(r))), scales, blocks };

@@ -26,6 +26,7 @@ use crate::dtype::FloatType;
 use crate::scheme::Scheme;
 
 pub(super) use convert::from_f32;
+pub(super) use rows::Rows;
 
 pub(in crate::arch) fn is_available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")

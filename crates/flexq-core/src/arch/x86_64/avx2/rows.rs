@@ -10,7 +10,7 @@ use crate::scheme::ScaleType;
 
 /// Weight rows from `n` on; the last before `end` stands for those past it.
 #[derive(Clone, Copy)]
-pub(super) struct Rows {
+pub(in crate::arch::x86_64) struct Rows {
     pub n: usize,
     pub end: usize,
 }

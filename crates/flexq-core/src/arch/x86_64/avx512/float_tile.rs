@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::scales::Rows;
+use super::super::avx2::Rows;
 use super::tile::{SUMS, write};
 use super::transpose::transpose;
 use super::unpack::{block, unpack_64};
@@ -81,7 +81,7 @@ fn dequantize(w: &Weights<'_>, rows: Rows, depth: Range<usize>, panel: &mut [f32
     let segment = w.segment_width();
     let per_block = ACTIVATION_GROUP / segment;
     scales.resize(depth.len() * per_block * LANES);
-    rows.scales(w, depth.start * per_block, segment, scales);
+    rows.scales_of_16(w, depth.start * per_block, segment, scales);
     for (r, panel) in panel.chunks_exact_mut(DEPTH * ACTIVATION_GROUP).enumerate() {
         let row = w.packed_row(rows.row(r));
         for (d, values) in panel.chunks_exact_mut(ACTIVATION_GROUP).enumerate().take(depth.len()) {

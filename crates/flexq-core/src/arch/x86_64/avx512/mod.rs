@@ -33,7 +33,6 @@ use crate::rows::FloatRows;
 use crate::scheme::{ScaleType, Scheme};
 
 pub(super) use activations::{VECTORS, load};
-pub(super) use scales::Rows;
 pub(super) use tile::{SUMS, write};
 pub(super) use transpose::transpose;
 pub(super) use unpack::{BLOCK, block, unpack_64};

@@ -7,8 +7,7 @@
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-use super::super::avx2::from_f32;
-use super::scales::Rows;
+use super::super::avx2::{Rows, from_f32};
 use super::tile::add_parts;
 use super::unpack::{BLOCK, block, unpack_64};
 use crate::arch::{ACTIVATION_GROUP, LANES, MAX_STRIPE, QuantizedRows, Scratch, Stripe, Weights};
@@ -65,7 +64,7 @@ fn multiply_rows<const S: usize, const D: usize, const M: usize>(
     for n in columns.clone().step_by(LANES) {
         let rows = Rows { n, end: columns.end };
         let packed: [&[u8]; LANES] = from_fn(|r| w.packed_row(rows.row(r)));
-        rows.scales(w, 0, x.segment, scales);
+        rows.scales_of_16(w, 0, x.segment, scales);
         let mut sums = [_mm512_setzero_ps(); M];
         for b in 0..blocks {
             add_block::<S, D, M>(x, b, packed, &scales[b * S * LANES..][..S * LANES], &mut sums);

@@ -9,8 +9,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::avx2::from_f32;
-use super::scales::Rows;
+use super::super::avx2::{Rows, from_f32};
 use super::transpose::transpose;
 use super::unpack::{BLOCK, block, unpack_64};
 use super::vnni;
@@ -86,7 +85,7 @@ fn multiply_panel(
             .zip(scales.chunks_exact_mut(scales_of_group))
         {
             let rows = Rows { n: rows.start + LANES * g, end: rows.end };
-            rows.scales(w, k * segments, x.segment, scales);
+            rows.scales_of_16(w, k * segments, x.segment, scales);
             unpack(w, rows, depth.clone(), panel, groups <= GROUPS);
         }
         for first in (0..blocks).step_by(vnni::WIDTH) {
