@@ -238,7 +238,7 @@ mod tests {
         assert_eq!((c.splits, c.grid, c.options.room, c.shared_bytes), (2, 128, 2, 115_184));
         let unaligned = Problem { aligned: false, ..problem(H200, 16, 8192, 8192, Activations::BF16) };
         let Config::Small(c) = choose(&unaligned) else { panic!() };
-        assert_eq!((c.rows, c.splits, c.cluster(), c.grid), (16, 2, 2, 132));
+        assert_eq!((c.rows, c.splits, c.cluster(), c.grid), (16, 4, 4, 120));
     }
 
     #[test]

@@ -173,6 +173,7 @@ impl Small {
         let at_work = if u64::from(self.grid) * 10 >= all * 9 { all } else { u64::from(self.grid) };
         let weights = 62 * p.strips() * p.k_blocks() / at_work;
         let staged = m * u64::from(self.split_blocks);
+        let crowded = self.cluster() > 2;
         let activations = match p.activations {
             // the largest number of a row is found in all of it
             Activations::Int8 { per_row: true } if self.options.fused => {
@@ -181,7 +182,8 @@ impl Small {
             Activations::Int8 { .. } if self.options.fused => 22 * staged,
             // a launch more, beside which no second block fits
             Activations::Int8 { .. } => 3000 + 5 * staged,
-            _ => 4 * staged + staged / 2,
+            // rings of the next launch are not filled beside one that lies alone
+            _ => 4 * staged + staged / 2 + if self.options.room > 1 || crowded { 0 } else { 500 },
         };
         let sums = match self.options.reduce {
             _ if splits == 1 => 0,
