@@ -208,7 +208,7 @@ def test_every_warp_group_launch(rows, columns, way):
         assert error(y, half.double() @ w.dense().T) < (
             TOLERANCE[torch.float32] if exact else bound
         )
-    if (rows, columns) in ((32, 128), (64, 128), (128, 128), (256, 128)):
+    if (rows, columns) not in ((192, 128), (256, 256)):
         for per_row in (False, True):
             y = linear(w, x.half(), torch.float32, 8, per_row, kernel=kernel)
             values = quantized(x.half(), 127, per_row)

@@ -48,23 +48,27 @@ const fn kernel(kind: Kind, rows: u32, groups: u32, (stages, x_stages): (u32, u3
     Kernel { kind, rows, groups, cluster: 1, stages, x_stages, boxes, time }
 }
 
-static KERNELS: [Kernel; 16] = [
-    kernel(Kind::Float, 32, 2, (8, 8), 510),
-    kernel(Kind::Float, 64, 2, (6, 6), 560),
-    kernel(Kind::Float, 128, 2, (5, 4), 770),
-    kernel(Kind::Float, 128, 3, (5, 3), 1150),
-    kernel(Kind::Float, 176, 2, (5, 3), 990),
-    kernel(Kind::Float, 192, 2, (4, 3), 1035),
-    Kernel { boxes: 1, ..kernel(Kind::Float, 256, 2, (3, 5), 1373) },
-    Kernel { boxes: 1, cluster: 2, ..kernel(Kind::Float, 256, 2, (3, 5), 1336) },
-    kernel(Kind::Rows, 32, 2, (10, 10), 320),
-    kernel(Kind::Rows, 64, 2, (8, 8), 392),
-    kernel(Kind::Rows, 128, 2, (6, 6), 610),
-    kernel(Kind::Rows, 256, 2, (4, 4), 955),
-    kernel(Kind::Blocks, 32, 2, (10, 10), 360),
-    kernel(Kind::Blocks, 64, 2, (8, 8), 406),
-    kernel(Kind::Blocks, 128, 2, (6, 6), 670),
-    kernel(Kind::Blocks, 256, 2, (4, 4), 1222),
+static KERNELS: [Kernel; 20] = [
+    kernel(Kind::Float, 32, 2, (8, 8), 545),
+    kernel(Kind::Float, 64, 2, (6, 6), 561),
+    kernel(Kind::Float, 128, 2, (5, 4), 769),
+    kernel(Kind::Float, 128, 3, (5, 3), 1151),
+    kernel(Kind::Float, 176, 2, (5, 3), 983),
+    kernel(Kind::Float, 192, 2, (4, 3), 1022),
+    Kernel { boxes: 1, ..kernel(Kind::Float, 256, 2, (3, 5), 1350) },
+    Kernel { boxes: 1, cluster: 2, ..kernel(Kind::Float, 256, 2, (3, 5), 1316) },
+    kernel(Kind::Rows, 32, 2, (10, 10), 294),
+    kernel(Kind::Rows, 64, 2, (8, 8), 368),
+    kernel(Kind::Rows, 128, 2, (6, 6), 539),
+    kernel(Kind::Rows, 128, 3, (5, 5), 805),
+    kernel(Kind::Rows, 176, 2, (5, 5), 716),
+    kernel(Kind::Rows, 256, 2, (4, 4), 935),
+    kernel(Kind::Blocks, 32, 2, (10, 10), 359),
+    kernel(Kind::Blocks, 64, 2, (8, 8), 442),
+    kernel(Kind::Blocks, 128, 2, (6, 6), 686),
+    kernel(Kind::Blocks, 128, 3, (5, 5), 1024),
+    kernel(Kind::Blocks, 176, 2, (5, 5), 896),
+    kernel(Kind::Blocks, 256, 2, (4, 4), 1239),
 ];
 
 impl Kernel {
@@ -102,12 +106,12 @@ impl Kernel {
         };
         let rows = u64::from(self.rows);
         // Workers that multiply `units` K blocks, and store sums of `tiles` tiles before the last.
-        let time = |units: u64, tiles: u64| units * self.time + tiles * 4 * rows;
+        let time = |units: u64, tiles: u64| units * self.time + tiles * 7 * rows;
         let grid = |workers: u32| workers * self.cluster;
         // Whole tiles.
         let rounds = u64::from(tiles.div_ceil(most));
         let mut launches = vec![(
-            time(rounds * k_blocks, rounds.saturating_sub(1)) + 2240 + rows,
+            time(rounds * k_blocks, rounds.saturating_sub(1)) + 2044 + rows * 14 / 10,
             Hopper { grid: grid(most.min(tiles)), ..base },
         )];
         // The K of the tiles of a last, partial round is shared out: to all, or to the same
@@ -119,20 +123,20 @@ impl Kernel {
             let each = whole * k_blocks + units.div_ceil(u64::from(most));
             // Workers are at different columns then, and share less of x in the cache.
             let megabytes = p.m as u64 * p.k as u64 * p.activations.bytes() / 1_000_000;
-            let (least, more) = if self.kind == Kind::Float { (1900, 43) } else { (850, 14) };
+            let (least, more) = if self.kind == Kind::Float { (1900, 47) } else { (830, 13) };
             let lag = each * self.time * (least + more * megabytes) / 100_000;
             launches
-                .push((time(each, whole) + lag + 8190 + 25 * rows, Hopper { grid: grid(most), ..shared }));
+                .push((time(each, whole) + lag + 8491 + 26 * rows, Hopper { grid: grid(most), ..shared }));
         }
         let workers = u64::from(most / rest.max(1) * rest).min(units) as u32;
         if whole == 0 && workers > rest {
             let each = units.div_ceil(u64::from(workers));
-            launches.push((time(each, 0) + 5420 + 31 * rows, Hopper { grid: grid(workers), ..shared }));
+            launches.push((time(each, 0) + 5266 + 34 * rows, Hopper { grid: grid(workers), ..shared }));
         }
         // Two blocks share the K of a tile. Larger clusters do not fill the multiprocessors.
         if self.cluster == 1 && tiles * 2 <= most && k_blocks >= 2 {
             let launch = Hopper { splits: 2, grid: tiles * 2, ..base };
-            launches.push((time(k_blocks.div_ceil(2), 0) + 2580 + 25 * rows, launch));
+            launches.push((time(k_blocks.div_ceil(2), 0) + 2076 + 32 * rows, launch));
         }
         launches
     }

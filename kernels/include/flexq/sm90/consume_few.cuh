@@ -47,8 +47,6 @@ class ConsumeFew {
         for (int s = 0; s < kSteps; ++s) ptx::pin(operands[j % 2][s]);
         multiply(x, j, operands[j % 2], part);
       }
-      ptx::wgmma_wait<0>();
-      ptx::pin(part);
       add(stage, s0, s1, part, sum[0]);
       ring_.release(at_.stage);
       at_.advance();
@@ -90,16 +88,22 @@ class ConsumeFew {
     ptx::wgmma_commit();
   }
 
-  __device__ __forceinline__ void add(u32 stage, float s0, float s1, const Part& part,
+  // Waits for the products and adds them, scaled.
+  __device__ __forceinline__ void add(u32 stage, float s0, float s1, Part& part,
                                       float (&sum)[T::kPart / 2]) {
+    constexpr int kPairs = T::kPart / 8;
     const u32 from = stage + T::kXScales + threadIdx.x % 4 * 8;
+    float2 x[2] = {{1, 1}, {1, 1}};  // scales are loaded while those before are used
+    if constexpr (T::kBlockScales) x[0] = ptx::load_shared_f32x2(from);
+    ptx::wgmma_wait<0>();
+    ptx::pin(part);
 #pragma unroll
-    for (int i = 0; i < T::kPart / 8; ++i) {
+    for (int i = 0; i < kPairs; ++i) {
       float v[4] = {float(part[4 * i]), float(part[4 * i + 1]), float(part[4 * i + 2]),
                     float(part[4 * i + 3])};
       if constexpr (T::kBlockScales) {
-        const float2 x = ptx::load_shared_f32x2(from + i * 32);
-        v[0] *= x.x, v[1] *= x.y, v[2] *= x.x, v[3] *= x.y;
+        if (i + 1 < kPairs) x[(i + 1) % 2] = ptx::load_shared_f32x2(from + (i + 1) * 32);
+        v[0] *= x[i % 2].x, v[1] *= x[i % 2].y, v[2] *= x[i % 2].x, v[3] *= x[i % 2].y;
       }
       float* s = &sum[4 * i];
       s[0] = fmaf(v[0], s0, s[0]), s[1] = fmaf(v[1], s0, s[1]);

@@ -31,6 +31,10 @@ template <bool block_scales>
 using Byte64 = Tile<2, 64, 64, 8, 8, 1, 1, block_scales>;
 template <bool block_scales>
 using Byte128 = Tile<2, 128, 128, 6, 6, 1, 1, block_scales>;
+template <bool block_scales>
+using Byte128x3 = Tile<3, 128, 128, 5, 5, 1, 1, block_scales>;
+template <bool block_scales>
+using Byte176 = Tile<2, 176, 176, 5, 5, 1, 1, block_scales>;
 using Byte256 = Tile<2, 256, 64, 4, 4, 1, 1>;
 using Byte256Blocks = Tile<2, 256, 128, 4, 4, 1, 1, true>;
 
@@ -56,7 +60,10 @@ using Byte256Blocks = Tile<2, 256, 128, 4, 4, 1, 1, true>;
 // int8 activations, always exact.
 #define FLEXQ_SM90_8_M32(name, scales) FLEXQ_SM90_FEW(name##_n128_m32, Byte32<scales>, Int8)
 #define FLEXQ_SM90_8_M64(name, scales) FLEXQ_SM90_FEW(name##_n128_m64, Byte64<scales>, Int8)
-#define FLEXQ_SM90_8_M128(name, scales) FLEXQ_SM90_FEW(name##_n128_m128, Byte128<scales>, Int8)
+#define FLEXQ_SM90_8_M128(name, scales)                   \
+  FLEXQ_SM90_FEW(name##_n128_m128, Byte128<scales>, Int8) \
+  FLEXQ_SM90_FEW(name##_n192_m128, Byte128x3<scales>, Int8)
+#define FLEXQ_SM90_8_M176(name, scales) FLEXQ_SM90_FEW(name##_n128_m176, Byte176<scales>, Int8)
 #define FLEXQ_SM90_8_M256(name) \
   FLEXQ_SM90(name##_n128_m256, Byte256, Consume<flexq::sm90::Byte256, flexq::sm90::Int8>)
 #define FLEXQ_SM90_8_M256_BLOCKS(name)       \

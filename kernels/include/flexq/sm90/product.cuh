@@ -13,7 +13,7 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   // The registers of the block at launch, per 128 threads, change hands.
   constexpr int kRegisters = 65536 / T::kThreads / 8 * 8 * (T::kGroups + 1);
   constexpr int kProducerRegisters =
-      T::kGroups > 2 ? 32 : T::kM * T::kElement > 256 || T::kM <= 128 ? 40 : 24;
+      T::kGroups > 2 ? 32 : T::kM == 256 && T::kElement == 1 ? 24 : 40;
   constexpr int kShare = (kRegisters - kProducerRegisters) / T::kGroups / 8 * 8;
   constexpr int kConsumerRegisters = kShare < 240 ? kShare : 240;
 
