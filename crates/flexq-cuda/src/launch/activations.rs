@@ -1,4 +1,4 @@
-//! `kernels/activations.cu`.
+//! `kernels/activations_*.cu`.
 
 use super::{Shape, blocks, launch};
 use crate::device::Device;
@@ -22,30 +22,30 @@ pub struct Quantize {
 const ITEMS: u64 = 256 / 8 * 2;
 
 impl Quantize {
-    /// The kernel and how many blocks of threads: rows that fit keep their columns in registers.
-    fn kernel(&self) -> Result<(&'static str, u32)> {
+    /// Source and kernel, and how many blocks of threads: rows that fit keep their columns in registers.
+    fn kernel(&self) -> Result<(&'static str, &'static str, u32)> {
         // whole pieces of 16 columns at multiples of 16 bytes
         let aligned = self.x.is_multiple_of(16) && self.x_stride % 8 == 0 && self.k % 16 == 0;
         if self.per_row == 0 {
             let items = self.m as u64 * (self.k as u64).div_ceil(128);
             let name = if aligned { "flexq_quantize_blocks" } else { "flexq_quantize_blocks_unaligned" };
-            return Ok((name, blocks("activations", items, ITEMS)?));
+            return Ok(("activations_blocks", name, blocks("activations", items, ITEMS)?));
         }
-        let name = match self.k {
-            ..=4096 if aligned => "flexq_quantize_rows_4096",
-            ..=8192 if aligned => "flexq_quantize_rows_8192",
-            ..=32768 if aligned => "flexq_quantize_rows_32768",
-            _ => "flexq_quantize_rows",
+        let (source, name) = match self.k {
+            ..=4096 if aligned => ("activations_rows", "flexq_quantize_rows_4096"),
+            ..=8192 if aligned => ("activations_rows", "flexq_quantize_rows_8192"),
+            ..=32768 if aligned => ("activations_long", "flexq_quantize_rows_32768"),
+            _ => ("activations_long", "flexq_quantize_rows"),
         };
-        Ok((name, self.m as u32))
+        Ok((source, name, self.m as u32))
     }
 }
 
 /// # Safety
 /// As for [`launch`].
 pub unsafe fn quantize(device: &Device, stream: u64, arguments: &Quantize) -> Result<()> {
-    let (name, grid) = arguments.kernel()?;
-    let kernel = device.kernel("activations", name)?;
+    let (source, name, grid) = arguments.kernel()?;
+    let kernel = device.kernel(source, name)?;
     let shape = Shape { grid, threads: 256, shared_bytes: 0, cluster: 1 };
     // SAFETY: this is the kernel's structure; memory is the caller's promise.
     unsafe { launch(device, kernel, &shape, stream, arguments) }
@@ -54,13 +54,19 @@ pub unsafe fn quantize(device: &Device, stream: u64, arguments: &Quantize) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Source;
 
     #[test]
     fn rows_that_fit_stay_in_registers() {
         let name = |x, k, x_stride, per_row| {
             let (q, scales, m) = (256, 256, 3);
             let a = Quantize { x, q, scales, m, k, x_stride, per_row, late: 0, limit: 127.0, x_type: 0 };
-            a.kernel().unwrap()
+            let (source, name, grid) = a.kernel().unwrap();
+            for capability in [(8, 0), (9, 0)] {
+                let text = Source::named(source).unwrap().ptx(capability).unwrap();
+                assert!(String::from_utf8(text).unwrap().contains(&format!(".entry {name}(")));
+            }
+            (name, grid)
         };
         assert_eq!(name(256, 4096, 4096, 1), ("flexq_quantize_rows_4096", 3));
         assert_eq!(name(256, 5120, 5120, 1), ("flexq_quantize_rows_8192", 3));

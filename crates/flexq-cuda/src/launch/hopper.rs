@@ -89,7 +89,8 @@ pub fn names(config: &Hopper, activations: Activations) -> (&'static str, String
         Activations::Int8 { per_row: false } => "s8b",
     };
     let rows = config.rows;
-    let source = Source::named(&format!("sm90_{kind}_m{rows}")).map_or("", |source| source.name);
+    let wide = if config.groups == 3 { "n192_" } else { "" };
+    let source = Source::named(&format!("sm90_{kind}_{wide}m{rows}")).map_or("", |source| source.name);
     (source, format!("flexq_sm90_{kind}_n{}_m{rows}", config.columns()))
 }
 
@@ -112,4 +113,35 @@ pub unsafe fn run(
     };
     // SAFETY: this is the kernel's structure; memory is the caller's promise.
     unsafe { launch(device, kernel, &shape, stream, arguments) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Arch, Config, Problem};
+
+    #[test]
+    fn every_launch_has_a_kernel() {
+        let arch =
+            Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448, memory_rate: 4917 };
+        let int8 = |per_row| Activations::Int8 { per_row };
+        for activations in [Activations::F16, Activations::BF16, int8(false), int8(true)] {
+            let mut found = 0;
+            for (rows, columns) in
+                [(32, 128), (64, 128), (128, 128), (128, 192), (176, 128), (192, 128), (256, 128), (256, 256)]
+            {
+                let p = Problem { arch, m: 300, n: 4096, k: 4096, activations, segment: 128, aligned: true };
+                let request = format!("hopper rows={rows} columns={columns}");
+                let Ok(Config::Hopper(config)) = Config::requested(&request, &p) else { continue };
+                let (source, name) = names(&config, activations);
+                let text = Source::named(source).unwrap().ptx((9, 0)).unwrap();
+                assert!(
+                    String::from_utf8(text).unwrap().contains(&format!(".entry {name}(")),
+                    "{source} {name}"
+                );
+                found += 1;
+            }
+            assert_eq!(found, if matches!(activations, Activations::Int8 { .. }) { 6 } else { 8 });
+        }
+    }
 }

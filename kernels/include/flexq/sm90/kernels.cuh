@@ -48,9 +48,8 @@ using Byte256Blocks = Tile<2, 256, 128, 4, 4, 1, 1, true>;
   FLEXQ_SM90(name, T, Consume16<flexq::sm90::T, flexq::sm90::format>)
 #define FLEXQ_SM90_16_M32(name, format) FLEXQ_SM90_FEW(name##_n128_m32, Half32, format)
 #define FLEXQ_SM90_16_M64(name, format) FLEXQ_SM90_FEW(name##_n128_m64, Half64, format)
-#define FLEXQ_SM90_16_M128(name, format)                  \
-  FLEXQ_SM90_ROUNDED(name##_n128_m128, Half128, format) \
-  FLEXQ_SM90_ROUNDED(name##_n192_m128, Half128x3, format)
+#define FLEXQ_SM90_16_M128(name, format) FLEXQ_SM90_ROUNDED(name##_n128_m128, Half128, format)
+#define FLEXQ_SM90_16_N192(name, format) FLEXQ_SM90_ROUNDED(name##_n192_m128, Half128x3, format)
 #define FLEXQ_SM90_16_M176(name, format) FLEXQ_SM90_ROUNDED(name##_n128_m176, Half176, format)
 #define FLEXQ_SM90_16_M192(name, format) FLEXQ_SM90_ROUNDED(name##_n128_m192, Half192, format)
 #define FLEXQ_SM90_16_M256(name, format)                  \
@@ -60,9 +59,8 @@ using Byte256Blocks = Tile<2, 256, 128, 4, 4, 1, 1, true>;
 // int8 activations, always exact.
 #define FLEXQ_SM90_8_M32(name, scales) FLEXQ_SM90_FEW(name##_n128_m32, Byte32<scales>, Int8)
 #define FLEXQ_SM90_8_M64(name, scales) FLEXQ_SM90_FEW(name##_n128_m64, Byte64<scales>, Int8)
-#define FLEXQ_SM90_8_M128(name, scales)                   \
-  FLEXQ_SM90_FEW(name##_n128_m128, Byte128<scales>, Int8) \
-  FLEXQ_SM90_FEW(name##_n192_m128, Byte128x3<scales>, Int8)
+#define FLEXQ_SM90_8_M128(name, scales) FLEXQ_SM90_FEW(name##_n128_m128, Byte128<scales>, Int8)
+#define FLEXQ_SM90_8_N192(name, scales) FLEXQ_SM90_FEW(name##_n192_m128, Byte128x3<scales>, Int8)
 #define FLEXQ_SM90_8_M176(name, scales) FLEXQ_SM90_FEW(name##_n128_m176, Byte176<scales>, Int8)
 #define FLEXQ_SM90_8_M256(name) \
   FLEXQ_SM90(name##_n128_m256, Byte256, Consume<flexq::sm90::Byte256, flexq::sm90::Int8>)

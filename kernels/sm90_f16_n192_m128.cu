@@ -1,0 +1,4 @@
+// Many rows on Hopper, half-precision activations: tiles of 128 rows by 192 columns.
+#include "flexq/sm90/kernels.cuh"
+
+FLEXQ_SM90_16_N192(f16, Half16)

@@ -1,0 +1,4 @@
+// Many rows on Hopper, int8 activations with one scale per row: tiles of 128 rows by 192 columns.
+#include "flexq/sm90/kernels.cuh"
+
+FLEXQ_SM90_8_N192(s8r, false)
