@@ -9,7 +9,7 @@ use std::array::from_fn;
 use std::ops::Range;
 
 use super::super::avx2::Rows;
-use super::super::avx512::{BLOCK, SUMS, block, write};
+use super::super::avx512::{BLOCK, SUMS, block_ahead, write};
 use super::product::{DELAY, GROUPS, ROWS, TILE, TOGETHER, ahead};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, Scratch, Stripe, Weights};
@@ -185,12 +185,8 @@ impl Job<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     fn unpack(&self, rows: Range<usize>, d: usize, ahead: usize, panel: &mut [u8; PANEL]) {
         for r in rows {
-            let row = self.packed[r];
-            let at = row.as_ptr().wrapping_add(BLOCK * d + ahead);
-            _mm_prefetch::<_MM_HINT_T0>(at.cast());
-            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64).cast());
             let mut padded = [0; BLOCK];
-            let packed = block(row, d, &mut padded);
+            let packed = block_ahead(self.packed[r], d, ahead, &mut padded);
             for quarter in 0..4 {
                 let at = r / LANES * (PANEL / GROUPS) + quarter * TILE + r % LANES * 64;
                 let line = &mut panel[at..][..64];

@@ -13,7 +13,7 @@ use std::array::from_fn;
 use std::ops::Range;
 
 use super::super::avx2::Rows;
-use super::super::avx512::{BLOCK, SUMS, block, unpack_64, write};
+use super::super::avx512::{BLOCK, SUMS, block_ahead, unpack_64, write};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, QuantizedRows, Scratch, Stripe, Weights};
 
@@ -250,12 +250,8 @@ impl Job<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     fn unpack(&self, rows: Range<usize>, d: usize, ahead: usize, panel: &mut [u8; PANEL]) {
         for r in rows {
-            let row = self.packed[r];
-            let at = row.as_ptr().wrapping_add(BLOCK * d + ahead);
-            _mm_prefetch::<_MM_HINT_T0>(at.cast());
-            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64).cast());
             let mut padded = [0; BLOCK];
-            let packed = block(row, d, &mut padded);
+            let packed = block_ahead(self.packed[r], d, ahead, &mut padded);
             for half in 0..2 {
                 let codes = _mm512_sub_epi8(unpack_64(packed, half), _mm512_set1_epi8(32));
                 let line = &mut panel[r / LANES * 2 * TILE + half * TILE + r % LANES * 64..][..64];

@@ -35,7 +35,7 @@ use crate::scheme::{ScaleType, Scheme};
 pub(super) use activations::{VECTORS, load};
 pub(super) use tile::{SUMS, write};
 pub(super) use transpose::transpose;
-pub(super) use unpack::{BLOCK, block, unpack_64};
+pub(super) use unpack::{BLOCK, block_ahead, unpack_64};
 
 /// Rows of A16 up to which digits are best.
 const MAX_SPLIT: usize = 64;

@@ -9,7 +9,7 @@ use std::array::from_fn;
 
 use super::super::avx2::{Rows, from_f32};
 use super::tile::add_parts;
-use super::unpack::{BLOCK, block, unpack_64};
+use super::unpack::{BLOCK, block_ahead, unpack_64};
 use crate::arch::{ACTIVATION_GROUP, LANES, MAX_STRIPE, QuantizedRows, Scratch, Stripe, Weights};
 
 /// Rows of activations up to which this beats [`tile`](super::tile).
@@ -107,11 +107,8 @@ fn add_block<const S: usize, const D: usize, const M: usize>(
     for quad in 0..4 {
         let mut w = [[_mm512_setzero_si512(); 2]; 4];
         for (w, row) in w.iter_mut().zip(&packed[4 * quad..]) {
-            for line in 0..2 {
-                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(BLOCK * b + 64 * line + ahead).cast());
-            }
             let mut padded = [0; BLOCK];
-            let packed = block(row, b, &mut padded);
+            let packed = block_ahead(row, b, ahead, &mut padded);
             *w = [unpack_64(packed, 0), unpack_64(packed, 1)];
         }
         for (quads, codes) in quads.iter_mut().zip(codes) {

@@ -6,6 +6,21 @@ use super::memory::store_codes;
 use crate::arch::scalar;
 pub(in crate::arch::x86_64) use crate::arch::x86_64::avx2::unpack::{BLOCK, block};
 
+/// [`block`] `b` of a row, while memory `ahead` bytes after it is asked for. Unmapped addresses do no harm.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(in crate::arch::x86_64) fn block_ahead<'a>(
+    row: &'a [u8],
+    b: usize,
+    ahead: usize,
+    padded: &'a mut [u8; BLOCK],
+) -> &'a [u8; BLOCK] {
+    let at = row.as_ptr().wrapping_add(BLOCK * b + ahead);
+    _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64).cast());
+    block(row, b, padded)
+}
+
 /// Codes `64 half ..` of a block of 128, as unsigned bytes in order.
 ///
 /// # How
