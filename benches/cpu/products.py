@@ -2,7 +2,7 @@
 
     python benches/cpu/products.py --threads 2 --ggml DIRECTORY --record benches/record/CPU/DATE.csv
 
-Every round runs every engine once at every number of rows, each time with the next copy of its
+Every round runs every engine at every number of rows, each time with the next copy of its
 weight, so that no cache holds it and a change of the machine's speed hits all alike. Results
 are checked against the product in single precision before anything is timed. `--ggml` names a
 directory with ggml's shared libraries, see `ggml.py`; without it Q6_K is left out. `FLEXQ_ISA=avx2`
@@ -146,9 +146,11 @@ def measure(
         for engine, m, run, _ in runs:
             # the threads of OpenMP spin for a while after a product and would take turns with ours
             time.sleep(PAUSE)
+            first = next(turns) // len(candidates) * options.calls
             start = time.perf_counter()
-            run(next(turns) // len(candidates))
-            times[engine.name, m].append(time.perf_counter() - start)
+            for copy in range(first, first + options.calls):
+                run(copy)
+            times[engine.name, m].append((time.perf_counter() - start) / options.calls)
     read = statistics.median(reads)
     rows = []
     for engine, m, _, error in runs:
@@ -176,6 +178,12 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--calls",
+        type=int,
+        default=1,
+        help="products in a row, as a model does them, after a pause",
+    )
     parser.add_argument("--ggml", type=Path, help="directory of libggml-base.so and libggml-cpu.so")
     parser.add_argument("--record", type=Path, help="CSV file to write or add to")
     parser.add_argument("--rows", type=lambda text: list(map(int, text.split(","))), default=ROWS)
