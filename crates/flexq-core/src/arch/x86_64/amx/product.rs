@@ -27,9 +27,7 @@ const PANEL: usize = ROWS * ACTIVATION_GROUP;
 /// Bytes of a tile.
 pub(super) const TILE: usize = 1024;
 /// How far ahead of the loads memory is asked for, in bytes of each row.
-const AHEAD: usize = 192;
-/// The same where a panel has one group.
-const AHEAD_OF_ONE: usize = 512;
+const AHEAD: usize = 512;
 /// Bytes of activations that stay in L2 while all weight rows of a stripe pass.
 const RESIDENT: usize = 512 << 10;
 /// Blocks of activations whose sums stay in L1 with a panel.
@@ -301,9 +299,8 @@ impl Job<'_> {
 /// How far ahead memory is asked for while block `d` of `G` groups of rows is unpacked: in the same
 /// row or, past the columns of this pass, in the row that comes next in its place.
 pub(super) fn ahead<const G: usize>(packed: &[&[u8]; ROWS], depth: &Range<usize>, d: usize) -> usize {
-    let ahead = if G == 1 { AHEAD_OF_ONE } else { AHEAD };
-    if d * BLOCK + ahead < depth.end * BLOCK {
-        return ahead;
+    if d * BLOCK + AHEAD < depth.end * BLOCK {
+        return AHEAD;
     }
-    ahead + G * LANES * packed[0].len() - depth.len() * BLOCK
+    AHEAD + G * LANES * packed[0].len() - depth.len() * BLOCK
 }

@@ -6,7 +6,12 @@ use super::memory::store_codes;
 use crate::arch::scalar;
 pub(in crate::arch::x86_64) use crate::arch::x86_64::avx2::unpack::{BLOCK, block};
 
+/// Bytes ahead of the loads that lines are fetched into L1.
+const NEAR: usize = 192;
+
 /// [`block`] `b` of a row, while memory `ahead` bytes after it is asked for. Unmapped addresses do no harm.
+///
+/// Lines come into L2 first and into L1 in time: L1 has few places for lines on their way.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(in crate::arch::x86_64) fn block_ahead<'a>(
@@ -15,9 +20,11 @@ pub(in crate::arch::x86_64) fn block_ahead<'a>(
     ahead: usize,
     padded: &'a mut [u8; BLOCK],
 ) -> &'a [u8; BLOCK] {
-    let at = row.as_ptr().wrapping_add(BLOCK * b + ahead);
-    _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64).cast());
+    let (far, near) = (BLOCK * b + ahead, BLOCK * b + NEAR);
+    for line in [0, 64] {
+        _mm_prefetch::<_MM_HINT_T1>(row.as_ptr().wrapping_add(far + line).cast());
+        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(near + line).cast());
+    }
     block(row, b, padded)
 }
 
