@@ -162,6 +162,8 @@ def record(step: Callable[[], torch.Tensor]) -> tuple[Callable, torch.Tensor] | 
     """A call that replays `step` as a CUDA graph, and what it fills, if it can be recorded."""
     try:
         stream = torch.cuda.Stream()
+        # steps that were only asked for so far write the same cache
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             step()
         torch.cuda.synchronize()

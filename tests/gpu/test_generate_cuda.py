@@ -11,6 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
+    # torch warns about parts of its own while it compiles
+    pytest.mark.filterwarnings("ignore"),
 ]
 
 
