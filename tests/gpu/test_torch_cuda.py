@@ -61,6 +61,22 @@ def test_auto_and_unprepared_weights():
     assert_close(copy.deepcopy(module).cuda()(x.cuda()), module(x), torch.float16)
 
 
+def test_streams_take_turns_with_the_workspace():
+    """Long sums that blocks share through the workspace, on two streams at once."""
+    module = on_gpu(FlexQLinear.from_linear(nn.Linear(8192, 512), act_bits=16).half())
+    x = torch.randn(40, 8192).half().cuda()
+    expected = module(x)
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    found = []
+    for _ in range(200):
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                found.append(module(x))
+    torch.cuda.synchronize()
+    assert all(torch.equal(y, expected) for y in found)
+
+
 def test_embedding_is_exact():
     module = FlexQEmbedding.from_embedding(nn.Embedding(300, 256)).to(torch.bfloat16)
     tokens = torch.tensor([[0, 299], [7, 7]])

@@ -2,9 +2,6 @@
 
 Kernels read weights in device order, flat tensors that `to_device_order` makes. Weights in
 canonical order, and float32 activations, go through `flexq.torch.portable` instead.
-
-Each GPU has one workspace, which calls use one after the other: products of one GPU belong
-on one stream at a time. It is never moved or freed, since captured graphs hold its address.
 """
 
 import os
@@ -16,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from flexq import _flexq
-from flexq.torch import policy, portable
+from flexq.torch import policy, portable, workspace
 from flexq.torch.cpu import dtype_number
 from flexq.torch.layout import groups, row_bytes
 
@@ -24,9 +21,6 @@ _Weight = tuple[int, int, int, int, int, int]
 
 TILE_ROWS = 64
 """Rows whose codes belong together in device order."""
-
-_workspaces: dict[int, list[Tensor]] = {}
-_LEAST = 32 << 20
 
 
 def follow_inductor() -> None:
@@ -74,15 +68,6 @@ def _workspace_bytes(
     return size
 
 
-def reserve(device: torch.device, size: int) -> Tensor:
-    """The workspace of a GPU, of at least `size` bytes."""
-    ordinal = device.index if device.index is not None else torch.cuda.current_device()
-    held = _workspaces.setdefault(ordinal, [])
-    if not held or held[-1].numel() < size:
-        held.append(torch.zeros(max(2 * size, _LEAST), dtype=torch.uint8, device=device))
-    return held[-1]
-
-
 def reserve_for(device: torch.device, rows: int, columns: int, group: int, most: int) -> None:
     """Makes the workspace large enough for products of up to `most` rows with such a weight."""
     ordinal = device.index if device.index is not None else torch.cuda.current_device()
@@ -90,21 +75,7 @@ def reserve_for(device: torch.device, rows: int, columns: int, group: int, most:
     for act_bits, per_row in ((16, False), (8, False), (8, True)):
         for x_rows in (1, 16, 64, most):
             size = _workspace_bytes(ordinal, shape, x_rows, 1, act_bits, per_row)
-            reserve(device, size)
-
-
-def _workspace(
-    x: Tensor,
-    shape: tuple[int, int, int],
-    rows: int,
-    act_bits: int,
-    per_row: bool,
-    experts: int | None = None,
-) -> tuple[int, int]:
-    ordinal, x_type = x.device.index, dtype_number(x.dtype)
-    size = _workspace_bytes(ordinal, shape, rows, x_type, act_bits, per_row, experts)
-    workspace = reserve(x.device, size)
-    return workspace.data_ptr(), workspace.numel()
+            workspace.reserve(device, size)
 
 
 def to_device_order(
@@ -201,16 +172,20 @@ def _linear_into(
         return
     x = x.contiguous()
     bits, per_row = policy.resolve(act_bits, act_group, rows, "cuda")
-    _flexq.cuda_linear(
-        *_stream(x.device),
-        _weight(packed, scale, out_features, columns, group),
-        (x.data_ptr(), dtype_number(x.dtype), rows, columns),
-        None if bias is None else (bias.data_ptr(), dtype_number(bias.dtype)),
-        (out.data_ptr(), dtype_number(out.dtype)),
-        bits,
-        per_row,
-        _workspace(x, (out_features, columns, group), rows, bits, per_row),
-    )
+    (ordinal, stream), x_type = _stream(x.device), dtype_number(x.dtype)
+    size = _workspace_bytes(ordinal, (out_features, columns, group), rows, x_type, bits, per_row)
+    with workspace.lock:
+        _flexq.cuda_linear(
+            ordinal,
+            stream,
+            _weight(packed, scale, out_features, columns, group),
+            (x.data_ptr(), x_type, rows, columns),
+            None if bias is None else (bias.data_ptr(), dtype_number(bias.dtype)),
+            (out.data_ptr(), dtype_number(out.dtype)),
+            bits,
+            per_row,
+            workspace.of(ordinal, stream, size),
+        )
 
 
 def linear(
@@ -252,16 +227,22 @@ def grouped_linear(
     x, ends = x.contiguous(), ends.to(torch.int32)
     bits, per_row = policy.resolve(act_bits, act_group, rows, "cuda")
     out = x.new_empty((rows, out_features))
-    _flexq.cuda_grouped_linear(
-        *_stream(x.device),
-        _weight(packed, scale, out_features, columns, group),
-        (ends.data_ptr(), experts),
-        (x.data_ptr(), dtype_number(x.dtype), rows, columns),
-        (out.data_ptr(), dtype_number(out.dtype)),
-        bits,
-        per_row,
-        _workspace(x, (out_features, columns, group), rows, bits, per_row, experts),
+    (ordinal, stream), x_type = _stream(x.device), dtype_number(x.dtype)
+    size = _workspace_bytes(
+        ordinal, (out_features, columns, group), rows, x_type, bits, per_row, experts
     )
+    with workspace.lock:
+        _flexq.cuda_grouped_linear(
+            ordinal,
+            stream,
+            _weight(packed, scale, out_features, columns, group),
+            (ends.data_ptr(), experts),
+            (x.data_ptr(), x_type, rows, columns),
+            (out.data_ptr(), dtype_number(out.dtype)),
+            bits,
+            per_row,
+            workspace.of(ordinal, stream, size),
+        )
     return out
 
 
