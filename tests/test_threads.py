@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import checkpoints
 import pytest
 
 # every case runs in a process of its own, which prints what must hold
@@ -45,12 +47,22 @@ from flexq.torch import cpu
 
 torch.set_num_threads(3)
 weight = torch.ones(4096, 256)
-packed, scale = cpu.quantize(weight, 128, "absmax32s", torch.float16)
 xs = torch.ones(1, 256)
 
 def product_of_tensors():
+    packed, scale = cpu.quantize(weight, 128, "absmax32s", torch.float16)
     y = cpu.linear(xs, packed, scale, None, 4096, 128, 16)
     return np.array_equal(y.numpy(), one)
+"""
+PACK = """
+def packed():
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "packed"
+        flexq.pack(sys.argv[1], output, threads=2)
+        intact = flexq.verify(output)["intact"]
+        return intact and [file.read_bytes() for file in sorted(output.glob("*.safetensors"))]
+
+first = packed()
 """
 FORK = """
 child = os.fork()
@@ -62,8 +74,8 @@ print(os.waitpid(child, 0)[1] == 0)
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
 
-def run(code: str) -> list[str]:
-    command = [sys.executable, "-c", code]
+def run(code: str, *arguments: str) -> list[str]:
+    command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.split()
 
@@ -77,22 +89,39 @@ def test_a_forked_process_has_its_own() -> None:
     assert run(PRODUCT + child + "print(everything())" + FORK) == ["True", "True"]
 
 
-def test_a_fork_amid_products() -> None:
-    """Whatever another thread holds at that moment, the child finishes."""
-    code = """
+def amid(work: str, in_child: str, forks: int) -> str:
+    """Code that forks so often while another thread works, whatever that holds at the moment."""
+    code = f"""
 import threading, warnings
 warnings.simplefilter("ignore")
 go_on = True
 def work():
     while go_on:
-        product()
+        {work}
 thread = threading.Thread(target=work)
 thread.start()
-in_child = lambda: product() and product()
-for _ in range(50):
+in_child = lambda: {in_child}
+for _ in range({forks}):
 """
     code += "\n".join("    " + line for line in FORK.strip().splitlines())
-    assert run(PRODUCT + code + "\ngo_on = False\nthread.join()") == ["True"] * 50
+    return code + "\ngo_on = False\nthread.join()"
+
+
+def test_a_fork_amid_products() -> None:
+    assert run(PRODUCT + amid("product()", "product() and product()", 50)) == ["True"] * 50
+
+
+def test_a_forked_process_packs(tmp_path: Path) -> None:
+    source = checkpoints.write_mixture(tmp_path / "model")
+    child = "in_child = lambda: helpers(0) and packed() == first and product() and helpers(2)\n"
+    code = PRODUCT + PACK + child + "print(bool(first) and everything())" + FORK
+    assert run(code, str(source)) == ["True"] * 2
+
+
+def test_a_fork_amid_packing(tmp_path: Path) -> None:
+    source = checkpoints.write_mixture(tmp_path / "model")
+    code = PRODUCT + PACK + amid("packed()", "packed() == first and product()", 20)
+    assert run(code + "\nprint(bool(first))", str(source)) == ["True"] * 21
 
 
 def test_tensors_are_multiplied_by_torch_s_threads() -> None:
@@ -101,7 +130,9 @@ def test_tensors_are_multiplied_by_torch_s_threads() -> None:
     assert run(code) == ["True"] * 4
 
 
-def test_a_forked_process_does_not_wait_for_torch_s_threads() -> None:
+@pytest.mark.parametrize("before", ["product_of_tensors()", "bool(weight.exp().all())"])
+def test_a_forked_process_does_not_wait_for_torch_s_threads(before: str) -> None:
+    """Whoever used them first."""
     pytest.importorskip("torch")
     child = "in_child = lambda: product_of_tensors() and helpers(2)\n"
-    assert run(PRODUCT + TORCH + child + "print(product_of_tensors())" + FORK) == ["True", "True"]
+    assert run(PRODUCT + TORCH + child + f"print({before})" + FORK) == ["True", "True"]

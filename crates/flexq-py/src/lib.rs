@@ -26,6 +26,15 @@ fn run_cli(py: Python<'_>, arguments: Vec<String>) -> u8 {
 
 #[pymodule]
 mod _flexq {
+    use super::{Bound, PyModule, PyResult};
+
+    #[pymodule_init]
+    #[expect(clippy::unnecessary_wraps, reason = "its type in pyo3")]
+    fn init(_: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::openmp::load();
+        Ok(())
+    }
+
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "its name in Python")]
     const __version__: &str = env!("CARGO_PKG_VERSION");

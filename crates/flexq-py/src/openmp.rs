@@ -23,21 +23,23 @@ pub fn threads(count: usize) -> Threads {
 /// OpenMP have it as well, under this name.
 type Parallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
 
-#[derive(Clone, Copy)]
-struct OpenMp {
-    parallel: Parallel,
-    process: u32,
+/// The process that loaded this module.
+static LOADER: OnceLock<u32> = OnceLock::new();
+
+/// Called when this module is loaded: torch may have used its threads before flexq first asks for them.
+pub fn load() {
+    LOADER.get_or_init(process::id);
 }
 
-/// What the library of torch itself is linked to; not in a forked process, whose threads of OpenMP
-/// are gone without its knowing.
-fn openmp() -> Option<OpenMp> {
-    static OPENMP: OnceLock<Option<OpenMp>> = OnceLock::new();
-    OPENMP.get_or_init(find).filter(|openmp| openmp.process == process::id())
+/// What the library of torch itself is linked to; not in a process forked since this module was loaded,
+/// whose threads of OpenMP are gone without its knowing.
+fn openmp() -> Option<Parallel> {
+    static OPENMP: OnceLock<Option<Parallel>> = OnceLock::new();
+    if LOADER.get() == Some(&process::id()) { *OPENMP.get_or_init(find) } else { None }
 }
 
 #[cfg(target_os = "linux")]
-fn find() -> Option<OpenMp> {
+fn find() -> Option<Parallel> {
     // SAFETY: names that end with 0. The library is not loaded if it is not yet, and stays for good.
     let symbol = unsafe {
         let torch = libc::dlopen(c"libtorch_cpu.so".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
@@ -50,12 +52,11 @@ fn find() -> Option<OpenMp> {
         return None;
     }
     // SAFETY: the function of that name has this type in every library of OpenMP.
-    let parallel = unsafe { std::mem::transmute::<*mut c_void, Parallel>(symbol) };
-    Some(OpenMp { parallel, process: process::id() })
+    Some(unsafe { std::mem::transmute::<*mut c_void, Parallel>(symbol) })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn find() -> Option<OpenMp> {
+fn find() -> Option<Parallel> {
     None
 }
 
@@ -67,12 +68,12 @@ struct Region<'a> {
 
 /// Calls `work` on up to `count` threads of OpenMP at once.
 fn run(count: usize, work: &(dyn Fn() + Sync)) {
-    let Some(openmp) = openmp() else { return work() };
+    let Some(parallel) = openmp() else { return work() };
     let region = Region { work, panic: Mutex::new(None) };
     let count = c_uint::try_from(count).unwrap_or(c_uint::MAX);
     // SAFETY: `enter` gets the region, which may be shared among threads and lives until all calls
     // have returned; it does not unwind.
-    unsafe { (openmp.parallel)(enter, (&raw const region).cast_mut().cast(), count, 0) };
+    unsafe { parallel(enter, (&raw const region).cast_mut().cast(), count, 0) };
     if let Some(panic) = region.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
         resume_unwind(panic);
     }

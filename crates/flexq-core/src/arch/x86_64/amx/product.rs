@@ -92,7 +92,7 @@ pub(super) unsafe fn multiply(
     write(out, columns, x.parts, sums, floats);
 }
 
-/// 32 weight rows with all activations.
+/// 32 weight rows with all activations, or the first sixteen with the one block.
 struct Job<'a> {
     x: &'a QuantizedRows,
     packed: [&'a [u8]; ROWS],
@@ -111,7 +111,7 @@ struct Pass {
     unpack: bool,
 }
 
-/// Integer sums of one or two segments of two groups with a block.
+/// Integer sums of one or two segments of `G` groups with a block.
 #[repr(C, align(64))]
 struct Dots<const G: usize, const S: usize>([[[i32; SUMS]; G]; S]);
 
@@ -259,7 +259,7 @@ impl Job<'_> {
         }
     }
 
-    /// Scales the integer sums of eight weight rows and adds them to the others.
+    /// Scales the integer sums of a quarter of the weight rows and adds them to the others.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn add_quarter<const G: usize, const S: usize>(
