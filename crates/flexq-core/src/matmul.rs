@@ -13,7 +13,7 @@
 //! order that depends on the instruction set but not on the number of threads. With AVX-512, few
 //! rows are multiplied as whole numbers to the base 256 (see `digits`), and with AMX more rows as sums of
 //! bf16 numbers; products with these are exact and scaled once a segment. An `x` of less than 2^-100 in
-//! magnitude may count as zero.
+//! magnitude may count as zero, and one of 2^112 or more as infinite.
 //!
 //! Both round to the output type at the end, half to even.
 

@@ -465,6 +465,29 @@ fn products_of_many_rows_and_columns() {
 }
 
 #[test]
+fn products_with_the_largest_activations_and_with_zeros() {
+    let (n, k) = (20, 300);
+    let w: Vec<f32> = (0..n * k).map(|i| noise(4, i) as f32 / 2.0f32.powi(31) - 1.0).collect();
+    let w = encode(FloatType::F32, &w);
+    let src = FloatRows::new(&w, FloatType::F32, n, k).expect("sizes fit");
+    let q = scalar().quantize(&src, &[n, k], &Scheme::default(), Threads::ONE).expect("finite");
+    // 2^112 is where sums may begin to overflow; a number just below rounds to it as bf16
+    let largest = [(FloatType::F32, 2.0f32.powi(112).next_down()), (FloatType::BF16, 2.0f32.powi(111))];
+    for (dtype, largest) in largest.into_iter().chain([(FloatType::F16, 65504.0)]) {
+        for m in [1, 3, 5, 9, 20, 70] {
+            // a group of zeros between others, every third row without any other number
+            let number = |row, column| match (row % 3, column) {
+                (1, _) | (_, 128..256) => 0.0,
+                _ if noise(5, row * k + column).is_multiple_of(2) => largest,
+                _ => -largest,
+            };
+            let x: Vec<f32> = (0..m * k).map(|i| number(i / k, i % k)).collect();
+            assert_near_exact(&q, m, dtype, &encode(dtype, &x), 0.0);
+        }
+    }
+}
+
+#[test]
 fn a_row_with_nan_or_infinity_harms_no_other() {
     let (n, k) = (20, 256);
     let q = QTensor::from_parts(
