@@ -1,5 +1,6 @@
 //! The arguments of every command.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -35,10 +36,10 @@ pub struct Arguments {
 #[derive(Debug, Args)]
 pub struct OutputArgs {
     /// Print one JSON object instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 100)]
     pub json: bool,
     /// Print nothing but errors (and JSON, if asked for)
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 101)]
     pub quiet: bool,
 }
 
@@ -166,8 +167,8 @@ pub struct VerifyArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct WriteArgs {
     /// Threads to work with (default: all); the output does not depend on it
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub threads: usize,
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
     /// Replace an output that exists, or an unfinished one of other options
     #[arg(long)]
     pub force: bool,
@@ -179,7 +180,8 @@ pub struct WriteArgs {
 impl WriteArgs {
     /// The same for the library.
     pub fn options(self) -> WriteOptions {
-        WriteOptions { threads: Threads::new(self.threads), force: self.force, sync: self.sync }
+        let threads = self.threads.map_or(Threads::ALL, |n| Threads::new(n.get()));
+        WriteOptions { threads, force: self.force, sync: self.sync }
     }
 }
 
