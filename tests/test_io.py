@@ -118,6 +118,8 @@ def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         flexq.save_file({}, tmp_path / "no" / "folder.safetensors")
     assert caught.value.filename == str(tmp_path / "no" / "folder.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"cannot open .*config\.json"):
+        flexq.plan(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 8, 100, -1])

@@ -157,6 +157,12 @@ def test_many_threads_share_a_tensor(rng: np.random.Generator) -> None:
     assert not failures
 
 
+def test_a_dense_weight_is_refused_by_name(rng: np.random.Generator) -> None:
+    w = rng.standard_normal((20, 128), np.float32)
+    with pytest.raises(TypeError, match=r"q: expected a QTensor .*, found ndarray"):
+        flexq.matmul(w, w)  # type: ignore[arg-type]
+
+
 def test_embedding(rng: np.random.Generator) -> None:
     q = flexq.quantize(rng.standard_normal((20, 130), np.float32))
     dense = q.dequantize()
@@ -165,7 +171,7 @@ def test_embedding(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(flexq.embedding(ids, q), dense[ids])
     assert flexq.embedding(ids, q, "bfloat16").dtype == ml_dtypes.bfloat16
     for bad in (-1, 20):
-        with pytest.raises(IndexError, match=f"id {bad}"):
+        with pytest.raises(IndexError, match=f"row {bad}"):
             flexq.embedding(np.array([0, bad]), q)
     with pytest.raises(ValueError, match="integers"):
         flexq.embedding(np.array([0.5]), q)

@@ -125,6 +125,13 @@ def test_what_cannot_be_indexed(q: flexq.QTensor, experts: flexq.QTensor) -> Non
         experts[3]
 
 
+def test_places_that_are_none(q: flexq.QTensor) -> None:
+    with pytest.raises(ValueError, match="the weight is there"):
+        q.to("cpu")
+    with pytest.raises(ValueError, match='unknown device "tpu"'):
+        q.to("tpu")
+
+
 def test_it_does_not_pass_for_an_array(q: flexq.QTensor) -> None:
     with pytest.raises(TypeError, match="dequantize"):
         np.asarray(q)

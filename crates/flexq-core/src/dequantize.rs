@@ -80,7 +80,7 @@ impl Cpu {
         threads: Threads,
     ) -> Result<()> {
         if let Some(&index) = indices.iter().find(|&&index| index >= w.rows()) {
-            return Err(Error::length("index of a row, below", w.rows(), index));
+            return Err(Error::no_row(index, w.rows()));
         }
         self.dequantize_where(&w.scheme(), Weights::new(w), indices.len(), |i| indices[i], out, threads)
     }

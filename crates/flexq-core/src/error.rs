@@ -60,6 +60,14 @@ pub enum Error {
         /// The length given.
         found: usize,
     },
+    /// A row that a matrix does not have.
+    #[error("row {found}: expected 0 <= row < {rows}")]
+    NoRow {
+        /// The number given.
+        found: String,
+        /// How many rows there are.
+        rows: usize,
+    },
     /// A matrix whose size in bytes does not fit the address space.
     #[error("a matrix of {rows} x {columns} does not fit the address space")]
     TooLarge {
@@ -158,6 +166,11 @@ impl Error {
     /// An [`Error::Length`].
     pub fn length(what: impl Into<String>, expected: usize, found: usize) -> Self {
         Self::Length { what: what.into(), expected, found }
+    }
+
+    /// An [`Error::NoRow`].
+    pub fn no_row(found: impl Display, rows: usize) -> Self {
+        Self::NoRow { found: found.to_string(), rows }
     }
 
     /// An [`Error::Unknown`].

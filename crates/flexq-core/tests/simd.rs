@@ -532,5 +532,5 @@ fn gathered_rows_are_the_rows() {
     }
     let mut out = FloatRowsMut::new(&mut some[..2 * k], FloatType::BF16, 1, k).expect("sizes fit");
     let error = flexq_core::gather(&q, &[9], &mut out, Threads::ALL).expect_err("out of range");
-    assert_eq!(error.to_string(), "index of a row, below: expected 9, found 9");
+    assert_eq!(error.to_string(), "row 9: expected 0 <= row < 9");
 }

@@ -1,9 +1,10 @@
 //! Every failure as the fitting Python exception.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use flexq_core::Error;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::{PyFileNotFoundError, PyIndexError, PyOSError, PyValueError};
 use pyo3::{PyErr, create_exception};
 
 create_exception!(
@@ -40,6 +41,7 @@ impl From<PyError> for PyErr {
         let message = error.to_string();
         match error {
             Error::NonFinite { .. } => NonFiniteError::new_err(message),
+            Error::NoRow { .. } => PyIndexError::new_err(message),
             Error::Format { .. } | Error::Checkpoint { .. } => FormatError::new_err(message),
             // with errno Python picks the subclass: FileNotFoundError, PermissionError, ...
             Error::Io { action, source, path } => match source.raw_os_error() {
@@ -48,6 +50,7 @@ impl From<PyError> for PyErr {
                     let reason = source.split(" (os error").next().unwrap_or(&source);
                     PyOSError::new_err((errno, format!("cannot {action}: {reason}"), path.into_os_string()))
                 }
+                None if source.kind() == ErrorKind::NotFound => PyFileNotFoundError::new_err(message),
                 None => PyOSError::new_err(message),
             },
             _ => PyValueError::new_err(message),

@@ -6,6 +6,7 @@
 
 mod array;
 mod cuda;
+mod cuda_tensor;
 mod error;
 mod io;
 mod matmul;
@@ -43,9 +44,11 @@ mod _flexq {
     use super::run_cli;
     #[pymodule_export]
     use crate::cuda::{
-        CudaError, CudaTensor, cuda_choice, cuda_dequantize, cuda_embedding, cuda_grouped_linear, cuda_info,
-        cuda_linear, cuda_repack, cuda_restore, cuda_sizes, cuda_trigger_late, cuda_workspace,
+        CudaError, cuda_choice, cuda_dequantize, cuda_embedding, cuda_grouped_linear, cuda_info, cuda_linear,
+        cuda_repack, cuda_restore, cuda_sizes, cuda_trigger_late, cuda_workspace,
     };
+    #[pymodule_export]
+    use crate::cuda_tensor::CudaTensor;
     #[pymodule_export]
     use crate::error::{FormatError, NonFiniteError};
     #[pymodule_export]

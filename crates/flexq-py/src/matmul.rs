@@ -1,12 +1,13 @@
 //! `flexq.matmul` and `flexq.embedding`.
 
-use flexq_core::{ActivationBits, ActivationGroup, FloatRowsMut, Group, MatmulOptions};
+use flexq_core::{ActivationBits, ActivationGroup, Error, FloatRowsMut, Group, MatmulOptions};
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::Borrowed;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{Floats, FloatsMut};
-use crate::cuda::{self, CudaTensor};
+use crate::cuda_tensor::{CudaTensor, ordinal};
 use crate::error::PyError;
 use crate::options::{Dtype, GroupSize, ThreadCount};
 use crate::tensor::PyQTensor;
@@ -56,7 +57,7 @@ pub fn matmul<'py>(
         (Weight::Cpu(q), None | Some("cpu")) => q,
         (Weight::Cpu(q), Some(device)) => {
             let (x, per_row) = (Floats::new(x, dtype.map(|dtype| dtype.0))?, is_row(act_group)?);
-            let q = CudaTensor::new(&q.get().0, cuda::ordinal(device)?)?;
+            let q = CudaTensor::new(&q.get().0, ordinal(device)?)?;
             return q.matmul(py, &x, act_bits, per_row, out, out_dtype.map(|dtype| dtype.0), kernel);
         }
     };
@@ -91,12 +92,28 @@ pub fn matmul<'py>(
 }
 
 /// A weight, wherever it is.
-#[derive(FromPyObject)]
 pub enum Weight<'py> {
     /// In memory.
     Cpu(Bound<'py, PyQTensor>),
     /// On a GPU.
     Gpu(Bound<'py, CudaTensor>),
+}
+
+impl<'py> FromPyObject<'_, 'py> for Weight<'py> {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(q) = value.cast::<PyQTensor>() {
+            Ok(Self::Cpu(q.to_owned()))
+        } else if let Ok(q) = value.cast::<CudaTensor>() {
+            Ok(Self::Gpu(q.to_owned()))
+        } else {
+            Err(PyTypeError::new_err(format!(
+                "q: expected a QTensor (flexq.quantize(w) makes one) or a CudaTensor, found {}",
+                value.get_type().name()?
+            )))
+        }
+    }
 }
 
 /// A weight on a GPU is multiplied there: another device is an error.
@@ -154,7 +171,7 @@ pub fn embedding<'py>(
     for &id in as_i64.as_slice()? {
         match usize::try_from(id) {
             Ok(row) if row < n => rows.push(row),
-            _ => return Err(PyIndexError::new_err(format!("id {id}: expected 0 <= id < {n}"))),
+            _ => return Err(PyError::from(Error::no_row(id, n)).into()),
         }
     }
     let mut shape = ids.shape().to_vec();

@@ -165,15 +165,15 @@ pub fn cpu_embedding(
             unsafe { (read(indices.0, indices.1 * size_of::<i64>()), weight(w)?, write(out.0, out_bytes)) };
         let (indices, _) = bytes.as_chunks();
         let indices =
-            indices.iter().map(|&index| row(i64::from_le_bytes(index))).collect::<Result<Vec<_>, _>>()?;
+            indices.iter().map(|&index| row(i64::from_le_bytes(index), &w)).collect::<Result<Vec<_>, _>>()?;
         let mut out = FloatRowsMut::new(out, dtype, indices.len(), k)?;
         Cpu::default().gather(&w, &indices, &mut out, openmp::threads(threads))
     })?;
     Ok(())
 }
 
-fn row(index: i64) -> Result<usize, Error> {
-    usize::try_from(index).map_err(|_| Error::unknown("row", index, "numbers from 0"))
+fn row(index: i64, w: &QTensor) -> Result<usize, Error> {
+    usize::try_from(index).map_err(|_| Error::no_row(index, w.rows()))
 }
 
 /// The whole weight as floats, `[N, K]`.

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PySlice, PyTuple, PyType};
 
 use crate::array::{self, FloatsMut};
-use crate::cuda::{self, CudaTensor};
+use crate::cuda_tensor::{CudaTensor, ordinal};
 use crate::error::PyError;
 use crate::options::{Dtype, GroupSize, ScaleDtype, ThreadCount};
 
@@ -181,10 +181,14 @@ impl PyQTensor {
     /// A copy on a GPU, `"cuda"` or `"cuda:1"`, for `flexq.matmul`.
     ///
     /// Raises:
+    ///     ValueError: another device, or a stack of experts.
     ///     CudaError: no driver, no GPU, or no memory left on it.
     fn to(&self, py: Python<'_>, device: &str) -> PyResult<CudaTensor> {
-        let ordinal = cuda::ordinal(device)?;
-        py.detach(|| CudaTensor::new(&self.0, ordinal))
+        if device == "cpu" {
+            return Err(PyValueError::new_err("device cpu: the weight is there; expected cuda or cuda:N"));
+        }
+        let gpu = ordinal(device)?;
+        py.detach(|| CudaTensor::new(&self.0, gpu))
     }
 
     fn __len__(&self) -> usize {

@@ -35,7 +35,7 @@ pub enum FormatError {
         found: usize,
     },
     /// A header beyond the limit of safetensors.
-    #[error("header of {found} bytes exceeds the limit of {limit}")]
+    #[error("header of {found} bytes exceeds the limit of {limit} (is this a safetensors file?)")]
     HeaderTooLarge {
         /// The limit.
         limit: usize,
