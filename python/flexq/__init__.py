@@ -9,6 +9,7 @@ Example::
     flexq.pack("model", "model-6bit")
 """
 
+from flexq import cuda
 from flexq._flexq import (
     CudaError,
     CudaTensor,
@@ -31,6 +32,7 @@ __all__ = [
     "QTensor",
     "TensorFile",
     "__version__",
+    "cuda",
     "embedding",
     "export",
     "import_",
