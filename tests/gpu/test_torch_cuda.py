@@ -61,6 +61,14 @@ def test_auto_and_unprepared_weights():
     assert_close(copy.deepcopy(module).cuda()(x.cuda()), module(x), torch.float16)
 
 
+def test_inputs_that_do_not_fit_are_refused():
+    module = on_gpu(FlexQLinear.from_linear(nn.Linear(256, 128), act_bits=16).half())
+    with pytest.raises(ValueError, match="weight of 128 x 512 in device order"):
+        module(torch.ones(2, 512).half().cuda())
+    with pytest.raises(ValueError, match="found x on cpu"):
+        module(torch.ones(2, 256).half())
+
+
 def test_streams_take_turns_with_the_workspace():
     """Long sums that blocks share through the workspace, on two streams at once."""
     module = on_gpu(FlexQLinear.from_linear(nn.Linear(8192, 512), act_bits=16).half())

@@ -81,6 +81,8 @@ def test_an_embedding_gives_rows_in_the_models_type():
     assert torch.equal(embedding(tokens), embedding.to_dense(torch.float32)(tokens))
     assert embedding.to(torch.bfloat16)(tokens).dtype == torch.bfloat16
     assert next(embedding.parameters()).dtype == torch.bfloat16
+    with pytest.raises(TypeError, match=r"indices: expected integers, found torch\.float32"):
+        embedding(torch.tensor([1.0]))
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
@@ -187,6 +189,8 @@ def test_activation_bits_follow_overrides():
     assert (model.up_proj.act_bits, model.down_proj.act_bits) == (16, 8)
     with pytest.raises(ValueError, match="'auto', 16, 8 or 6, found 7"):
         quantize_model_(Tiny(), act_bits=7)
+    with pytest.raises(ValueError, match="'down_prj' matches no quantized layer"):
+        quantize_model_(Tiny(), act_bits_overrides={"down_prj": 8})
 
 
 def test_auto_chooses_by_rows_and_device():

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 import flexq  # noqa: E402
 import torch_reference as reference  # noqa: E402
 from flexq import _flexq  # noqa: E402
-from flexq.torch import FlexQLinear, cpu, portable, prepare  # noqa: E402
+from flexq.torch import FlexQLinear, cpu, cuda, portable, prepare  # noqa: E402
 from torch import nn  # noqa: E402
 
 ops = torch.ops.flexq
@@ -96,7 +96,7 @@ def test_scales_of_activations_are_per_columns_or_per_row(act_bits, act_group, w
 def test_embedding_refuses_rows_that_are_not_there():
     packed, scale = weight(4, 128)
     for index in (4, -1):
-        with pytest.raises(ValueError, match="row"):
+        with pytest.raises(IndexError, match=f"row {index}: expected 0 <= row < 4"):
             ops.embedding(torch.tensor([index]), packed, scale, 4, 128, 128, torch.float32)
 
 
@@ -196,6 +196,16 @@ def test_a_weight_that_does_not_fit_is_refused(change, error, message):
     packed, scale = change(*weight(32, 256))
     with pytest.raises(error, match=message):
         ops.linear(torch.randn(1, 256), packed, scale, None, 32, 128, 16)
+
+
+def test_kernels_of_a_gpu_are_not_asked_to_read_past_a_weight():
+    codes, scales = (torch.zeros(size) for size in _flexq.cuda_sizes(32, 256, 128))
+    cuda._weight(codes, scales.half(), 32, 256, 128)
+    cuda._weight(codes.repeat(3), scales.half().repeat(3), 32, 256, 128, experts=3)
+    with pytest.raises(ValueError, match="weight of 32 x 512 in device order"):
+        cuda._weight(codes, scales.half(), 32, 512, 128)
+    with pytest.raises(ValueError, match="device order"):
+        cuda._weight(codes, scales.half(), 32, 256, 128, experts=3)
 
 
 def test_activations_of_another_type_are_refused():

@@ -247,6 +247,8 @@ def test_overrides_of_activation_bits_reach_the_modules(dense):
     assert layer.mlp.down_proj.act_bits == 16
     assert layer.self_attn.q_proj.act_bits == 6
     assert layer.self_attn.k_proj.act_bits == 8
+    with pytest.raises(ValueError, match="'down_prj' matches no quantized layer"):
+        load(dense("llama"), quantization_config=FlexQConfig(act_bits_overrides={"down_prj": 8}))
 
 
 def test_scales_of_activations_per_row_are_kept(dense, tmp_path):

@@ -73,6 +73,7 @@ def quantize_model_(
     if not choice.targets:
         raise ValueError(f"{type(model).__name__} has no weight to quantize")
     activations = Activations(act_bits, dict(act_bits_overrides or {}), act_group)
+    activations.check_matched(choice.products())
     request = Request(preset, scheme, activations, include, exclude)
     for observer in observers:
         observer(model, choice, request)

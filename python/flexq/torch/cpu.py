@@ -22,7 +22,8 @@ def check_weight(packed: Tensor, scale: Tensor, rows: int, columns: int, group: 
         raise ValueError(
             f"weight of {rows} x {columns} in groups of {group or columns}: expected "
             f"{expected[0]} packed bytes and {expected[1]} scales, found packed "
-            f"{tuple(packed.shape)} and scale {tuple(scale.shape)}"
+            f"{tuple(packed.shape)} and scale {tuple(scale.shape)}; of a product, columns are "
+            "those of x"
         )
     if packed.dtype != torch.uint8 or scale.dtype not in SCALE_DTYPES.values():
         raise TypeError(

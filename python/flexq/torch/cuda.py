@@ -39,14 +39,33 @@ def follow_inductor() -> None:
         _flexq.cuda_trigger_late(True)
 
 
-def _stream(device: torch.device) -> tuple[int, int]:
-    """Ordinal and raw stream to launch on."""
-    ordinal = device.index
+def _stream(packed: Tensor, x: Tensor) -> tuple[int, int]:
+    """Ordinal and raw stream to launch on, of the GPU that holds a weight and its input."""
+    ordinal = packed.get_device()
+    if x.get_device() != ordinal:
+        raise ValueError(
+            f"expected one GPU, found x on {x.device} and its weight on {packed.device}"
+        )
     # without a Stream object, which would be most of what a call costs; Triton does the same
     return ordinal, torch._C._cuda_getCurrentRawStream(ordinal)
 
 
-def _weight(codes: Tensor, scales: Tensor, rows: int, columns: int, group: int) -> _Weight:
+@cache
+def _check_size(codes: int, rows: int, columns: int, group: int) -> None:
+    """Raises unless a weight of `rows x columns` in device order has so many bytes of codes."""
+    expected, _ = _flexq.cuda_sizes(rows, columns, group)
+    if codes != expected:
+        raise ValueError(
+            f"weight of {rows} x {columns} in device order: expected {expected} bytes of codes, "
+            f"found {codes}; columns are those of x"
+        )
+
+
+def _weight(
+    codes: Tensor, scales: Tensor, rows: int, columns: int, group: int, experts: int = 1
+) -> _Weight:
+    """A weight, or a stack of experts', as kernels take it: they trust these sizes."""
+    _check_size(codes.numel() // experts, rows, columns, group)
     kind = dtype_number(scales.dtype)
     return codes.data_ptr(), scales.data_ptr(), kind, rows, columns, group
 
@@ -87,14 +106,18 @@ def to_device_order(
     code_bytes, scale_count = _flexq.cuda_sizes(rows, columns, group)
     codes = packed.new_zeros(count * code_bytes)
     scales = scale.new_zeros(count * scale_count)
-    ordinal, stream = _stream(packed.device)
+    ordinal, stream = _stream(codes, packed)
     sources = packed.reshape(count, -1), scale.reshape(count, -1)
     for i in range(count):
-        part = codes[i * code_bytes :], scales[i * scale_count :]
+        part = _part(codes, i, code_bytes), _part(scales, i, scale_count)
         target = _weight(*part, rows, columns, group)
         source = sources[0][i].data_ptr(), sources[1][i].data_ptr()
         _flexq.cuda_repack(ordinal, stream, source, target)
     return codes, scales
+
+
+def _part(tensor: Tensor, index: int, size: int) -> Tensor:
+    return tensor[index * size : (index + 1) * size]
 
 
 def to_canonical(
@@ -107,9 +130,9 @@ def to_canonical(
     packed = codes.new_empty((*stack, rows, row_bytes(columns)))
     scale = scales.new_empty((*stack, rows, groups(columns, group)))
     targets = packed.view(count, -1), scale.view(count, -1)
-    ordinal, stream = _stream(codes.device)
+    ordinal, stream = _stream(codes, scales)
     for i in range(count):
-        part = codes[i * code_bytes :], scales[i * scale_count :]
+        part = _part(codes, i, code_bytes), _part(scales, i, scale_count)
         source = _weight(*part, rows, columns, group)
         target = targets[0][i].data_ptr(), targets[1][i].data_ptr()
         _flexq.cuda_restore(ordinal, stream, source, target)
@@ -172,7 +195,7 @@ def _linear_into(
         return
     x = x.contiguous()
     bits, per_row = policy.resolve(act_bits, act_group, rows, "cuda")
-    (ordinal, stream), x_type = _stream(x.device), dtype_number(x.dtype)
+    (ordinal, stream), x_type = _stream(packed, x), dtype_number(x.dtype)
     size = _workspace_bytes(ordinal, (out_features, columns, group), rows, x_type, bits, per_row)
     with workspace.lock:
         _flexq.cuda_linear(
@@ -227,7 +250,7 @@ def grouped_linear(
     x, ends = x.contiguous(), ends.to(torch.int32)
     bits, per_row = policy.resolve(act_bits, act_group, rows, "cuda")
     out = x.new_empty((rows, out_features))
-    (ordinal, stream), x_type = _stream(x.device), dtype_number(x.dtype)
+    (ordinal, stream), x_type = _stream(packed, x), dtype_number(x.dtype)
     size = _workspace_bytes(
         ordinal, (out_features, columns, group), rows, x_type, bits, per_row, experts
     )
@@ -235,7 +258,7 @@ def grouped_linear(
         _flexq.cuda_grouped_linear(
             ordinal,
             stream,
-            _weight(packed, scale, out_features, columns, group),
+            _weight(packed, scale, out_features, columns, group, experts),
             (ends.data_ptr(), experts),
             (x.data_ptr(), x_type, rows, columns),
             (out.data_ptr(), dtype_number(out.dtype)),
@@ -261,7 +284,7 @@ def embedding(
     indices = indices.to(torch.int64).contiguous()
     out = packed.new_empty((*indices.shape, columns), dtype=dtype)
     _flexq.cuda_embedding(
-        *_stream(packed.device),
+        *_stream(packed, indices),
         _weight(packed, scale, rows, columns, group),
         (indices.data_ptr(), indices.numel()),
         (out.data_ptr(), dtype_number(dtype)),
@@ -277,7 +300,7 @@ def dequantize(
         return portable.dequantize(packed, scale, rows, columns, group, dtype)
     out = packed.new_empty((rows, columns), dtype=dtype)
     _flexq.cuda_dequantize(
-        *_stream(packed.device),
+        *_stream(packed, scale),
         _weight(packed, scale, rows, columns, group),
         (out.data_ptr(), dtype_number(dtype)),
     )

@@ -69,6 +69,8 @@ class FlexQEmbedding(PackedWeight):
 
     def forward(self, indices: Tensor) -> Tensor:
         """Indices `[...]`, integers; the result `[..., embedding_dim]`."""
+        if indices.is_floating_point():
+            raise TypeError(f"indices: expected integers, found {indices.dtype}")
         (rows,) = self.rows("weight")
         out: Tensor = torch.ops.flexq.embedding(
             indices,

@@ -4,7 +4,7 @@
 group of columns, so that integer units do the product. `auto` decides per call.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flexq.policy import ACT_BITS, matches
@@ -86,3 +86,14 @@ class Activations:
         """The setting of the module of that name."""
         found = (bits for pattern, bits in self.overrides.items() if matches(pattern, module))
         return next(found, self.bits)
+
+    def check_matched(self, modules: Iterable[str]) -> None:
+        """Raises unless every override selects one of the modules.
+
+        Raises:
+            ValueError: naming the first that does not.
+        """
+        names = list(modules)
+        for pattern in self.overrides:
+            if not any(matches(pattern, name) for name in names):
+                raise ValueError(f"act_bits_overrides: {pattern!r} matches no quantized layer")

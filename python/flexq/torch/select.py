@@ -40,6 +40,10 @@ class Choice:
         """The modules to replace."""
         return list(dict.fromkeys(target.module for target in self.targets))
 
+    def products(self) -> list[str]:
+        """The names that settings of activations go by: layers, and each weight of experts."""
+        return [target.parameter.removesuffix(".weight") for target in self.targets]
+
 
 def candidates(model: nn.Module) -> tuple[list[Target], dict[str, str]]:
     """Every weight of `model` that a flexq module can hold, and every matrix that none can.

@@ -144,6 +144,7 @@ class FlexQQuantizer(HfQuantizer):
         self.choice = choose(model, config.preset, config.include, config.modules_to_not_convert)
         if not self.choice.targets:
             raise ValueError(f"{type(model).__name__} has no weight to quantize")
+        config.activations().check_matched(self.choice.products())
         targets = [target for target in self.choice.targets if not self._is_table(model, target)]
         shapes = {target: model.get_parameter(target.parameter) for target in targets}
         self._replace(model, targets)
