@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 TOKENS = torch.arange(14).view(2, 7)
@@ -25,3 +26,11 @@ def logits(model: Any, tokens: torch.Tensor = TOKENS) -> torch.Tensor:
     """What a model predicts, without gradients."""
     with torch.no_grad():
         return model(tokens).logits
+
+
+def stored(directory: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a directory's safetensors files."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        tensors.update(load_file(file))
+    return tensors
