@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from flexq import demo
+from flexq import CudaError, demo
 from flexq.eval import analyze, evaluate
 
 COMMANDS = {
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         return int(parsed.run(parsed))
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, CudaError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -114,6 +114,12 @@ def test_mistakes_are_one_line(austen, capsys, tmp_path):
     assert all(line.startswith("error: ") for line in errors)
 
 
+@pytest.mark.skipif(flexq.cuda.is_available(), reason="has a GPU")
+def test_a_gpu_that_is_not_there_is_an_error(austen, capsys):
+    assert main(["eval", str(austen), "--device", "cuda"]) == 1
+    assert capsys.readouterr().err == f"error: {flexq.cuda.why_not()}\n"
+
+
 def test_damaged_weights_are_an_error(austen, capsys, tmp_path):
     for file in austen.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[:1000])

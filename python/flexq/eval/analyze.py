@@ -141,7 +141,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generated", action="store_true", help="measure on the model's own text")
     parser.add_argument("--limit", type=int, default=4096, help="tokens of the text (%(default)s)")
     parser.add_argument("--head", action="store_true", help="analyse the output head too")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="what multiplies packed weights"
+    )
     parser.add_argument(
         "--keep",
         type=float,

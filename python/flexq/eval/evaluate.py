@@ -123,11 +123,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"comma-separated; default {','.join(STANDARD)}; options as in w6a8:g64:mse",
     )
     parser.add_argument("--policy", type=Path, help="policy file of the variants with ax")
-    parser.add_argument("--preset", choices=["linear", "full"], default="linear")
+    parser.add_argument(
+        "--preset",
+        choices=["linear", "full"],
+        default="linear",
+        help="what is quantized, as flexq-pack means it",
+    )
     parser.add_argument(
         "--simulate", action="store_true", help="round in float32, no flexq products"
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="what multiplies packed weights"
+    )
     parser.add_argument(
         "--through",
         choices=["auto", "numpy", "transformers"],
