@@ -63,6 +63,14 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(packed, tmp_path, cha
         load(directory)
 
 
+def test_a_file_that_is_cut_off_is_named(packed, tmp_path):
+    directory = copied(packed("llama"), tmp_path, lambda tensors: None)
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(flexq.FormatError, match=r"model\.safetensors: .*is it complete"):
+        load(directory)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -9,6 +9,8 @@ from typing import Any
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
+from flexq._flexq import Reader
+
 PACKED, SCALE = "_packed", "_scale"
 
 
@@ -37,9 +39,15 @@ class PackedEntry:
 
 
 def read_headers(files: Iterable[str]) -> dict[str, Stored]:
-    """Every tensor of safetensors files, by name, without reading data."""
+    """Every tensor of safetensors files, by name, without reading data.
+
+    Raises:
+        flexq.FormatError: naming a file that is cut off or otherwise malformed.
+    """
     tensors = {}
     for file in files:
+        # transformers itself would not say which file it is
+        Reader(file)
         with Path(file).open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header: dict[str, Any] = json.loads(stream.read(length))
