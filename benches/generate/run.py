@@ -145,6 +145,9 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=2048, help="tokens of the prefill; 0: none")
     parser.add_argument("--layers", type=int, help="fewer than the model has, to look closely")
     parser.add_argument("--attention", default="sdpa", help="of transformers, the same for all")
+    parser.add_argument(
+        "--no-cudnn", action="store_true", help="keep cuDNN's attention out, whose last bits vary"
+    )
     parser.add_argument("--preset", default="full", choices=PRESETS, help="what flexq packs")
     parser.add_argument("--modes", nargs="+", default=["plain"], choices=MODES)
     parser.add_argument("--outputs", nargs="*", type=int, default=[], help="tokens to generate")
@@ -161,6 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     device = options.device
     take_part(options.turns)
+    torch.backends.cuda.enable_cudnn_sdp(not options.no_cudnn)
     rows = []
     for shape in options.shapes:
         for system in options.systems:
