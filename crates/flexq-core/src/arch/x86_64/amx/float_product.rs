@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::super::avx2::Rows;
 use super::super::avx512::{BLOCK, SUMS, block_ahead, write};
-use super::product::{DELAY, GROUPS, ROWS, TILE, TOGETHER, ahead};
+use super::panel::{DELAY, GROUPS, ROWS, TILE, TOGETHER, ahead};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, Scratch, Stripe, Weights};
 

@@ -3,6 +3,7 @@
 
 mod detect;
 mod float_product;
+mod panel;
 mod product;
 mod split;
 mod tiles;

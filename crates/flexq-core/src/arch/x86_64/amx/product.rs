@@ -14,27 +14,14 @@ use std::ops::Range;
 
 use super::super::avx2::Rows;
 use super::super::avx512::{BLOCK, SUMS, block_ahead, unpack_64, write};
+use super::panel::{DELAY, GROUPS, ROWS, TILE, TOGETHER, ahead};
 use super::tiles::{self, Configured};
 use crate::arch::{ACTIVATION_GROUP, LANES, QuantizedRows, Scratch, Stripe, Weights};
 
-/// Groups of sixteen weight rows in a panel. One with a single block of activations, which are few
-/// bytes to pass again: the processor's own prefetcher follows sixteen streams, not 32.
-pub(super) const GROUPS: usize = 2;
-/// Weight rows in a panel.
-pub(super) const ROWS: usize = GROUPS * LANES;
 /// Bytes of a panel, `[groups, 2 halves of the columns, 16, 64]`.
 const PANEL: usize = ROWS * ACTIVATION_GROUP;
-/// Bytes of a tile.
-pub(super) const TILE: usize = 1024;
-/// How far ahead of the loads memory is asked for, in bytes of each row.
-const AHEAD: usize = 512;
 /// Bytes of activations that stay in L2 while all weight rows of a stripe pass.
 const RESIDENT: usize = 512 << 10;
-/// Blocks of activations whose sums stay in L1 with a panel.
-pub(super) const TOGETHER: usize = 8;
-/// Sums on their way from tiles to vectors: a tile's latency and the stores' pass meanwhile.
-pub(super) const DELAY: usize = 2;
-
 /// # Safety
 /// The processor has AVX-512 and tiles, which the process may use.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,fma,f16c")]
@@ -294,13 +281,4 @@ impl Job<'_> {
             unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), y) };
         }
     }
-}
-
-/// How far ahead memory is asked for while block `d` of `G` groups of rows is unpacked: in the same
-/// row or, past the columns of this pass, in the row that comes next in its place.
-pub(super) fn ahead<const G: usize>(packed: &[&[u8]; ROWS], depth: &Range<usize>, d: usize) -> usize {
-    if d * BLOCK + AHEAD < depth.end * BLOCK {
-        return AHEAD;
-    }
-    AHEAD + G * LANES * packed[0].len() - depth.len() * BLOCK
 }
