@@ -1,5 +1,5 @@
-// Dynamic quantization of activations (A8, A6), one scale a row: long rows, and any.
+// Dynamic quantization of activations (A8, A6), one scale a row: long rows that stay in registers.
 #include "flexq/activations_kernel.cuh"
 
-FLEXQ_QUANTIZE(rows_32768, 2, by_short_row, , 8)
-FLEXQ_QUANTIZE(rows, 4, by_row)
+FLEXQ_QUANTIZE(rows_16384, 4, by_short_row, , 4)
+FLEXQ_QUANTIZE(rows_28672, 3, by_short_row, , 7)

@@ -215,7 +215,7 @@ def test_every_warp_group_launch(rows, columns, way):
             assert error(y, values @ w.dense().T) < TOLERANCE[torch.float32]
 
 
-@pytest.mark.parametrize("k", [512, 4096, 8192, 11008, 32784])
+@pytest.mark.parametrize("k", [512, 4096, 8192, 11008, 20480, 29568, 32784])
 @pytest.mark.parametrize("first", [0, 8, 1])  # column of a wider matrix: aligned twice, then not
 @pytest.mark.parametrize(("act_bits", "per_row"), [(8, False), (8, True), (6, True)])
 def test_launches_that_quantize(act_bits, per_row, first, k):

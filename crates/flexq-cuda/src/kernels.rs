@@ -43,6 +43,7 @@ macro_rules! hopper {
 
 /// Every source.
 pub static SOURCES: &[Source] = &[
+    both!("activations_any"),
     both!("activations_blocks"),
     both!("activations_long"),
     both!("activations_rows"),

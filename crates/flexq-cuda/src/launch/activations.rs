@@ -34,8 +34,10 @@ impl Quantize {
         let (source, name) = match self.k {
             ..=4096 if aligned => ("activations_rows", "flexq_quantize_rows_4096"),
             ..=8192 if aligned => ("activations_rows", "flexq_quantize_rows_8192"),
-            ..=32768 if aligned => ("activations_long", "flexq_quantize_rows_32768"),
-            _ => ("activations_long", "flexq_quantize_rows"),
+            ..=16384 if aligned => ("activations_long", "flexq_quantize_rows_16384"),
+            ..=28672 if aligned => ("activations_long", "flexq_quantize_rows_28672"),
+            ..=32768 if aligned => ("activations_any", "flexq_quantize_rows_32768"),
+            _ => ("activations_any", "flexq_quantize_rows"),
         };
         Ok((source, name, self.m as u32))
     }
@@ -70,7 +72,9 @@ mod tests {
         };
         assert_eq!(name(256, 4096, 4096, 1), ("flexq_quantize_rows_4096", 3));
         assert_eq!(name(256, 5120, 5120, 1), ("flexq_quantize_rows_8192", 3));
-        assert_eq!(name(256, 28672, 28672, 1), ("flexq_quantize_rows_32768", 3));
+        assert_eq!(name(256, 14336, 14336, 1), ("flexq_quantize_rows_16384", 3));
+        assert_eq!(name(256, 28672, 28672, 1), ("flexq_quantize_rows_28672", 3));
+        assert_eq!(name(256, 29568, 29568, 1), ("flexq_quantize_rows_32768", 3));
         assert_eq!(name(256, 32784, 32784, 1), ("flexq_quantize_rows", 3));
         // rows that do not start, or end, where a lane's sixteen columns do
         assert_eq!(name(256, 4096, 4100, 1), ("flexq_quantize_rows", 3));
