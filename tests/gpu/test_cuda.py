@@ -57,7 +57,8 @@ def linear(weight, x, out_type, act_bits=16, per_row=False, bias=None, kernel=No
     size, _ = _flexq.cuda_workspace(0, weight.raw, len(x), TYPES[x.dtype], act_bits, per_row)
     if kernel is not None:
         _, size = _flexq.cuda_choice(0, weight.raw, raw_x, act_bits, per_row, kernel)
-    workspace = torch.zeros(size, dtype=torch.uint8, device="cuda")
+    workspace = torch.full((size,), 255, dtype=torch.uint8, device="cuda")
+    workspace[: 1 << 18] = 0  # counters; the rest may hold anything
     raw_bias = None if bias is None else (bias.data_ptr(), TYPES[bias.dtype])
     for _ in range(2):  # the second one finds the counters as the first one left them
         previous = y.clone()
@@ -213,6 +214,34 @@ def test_every_warp_group_launch(rows, columns, way):
             y = linear(w, x.half(), torch.float32, 8, per_row, kernel=kernel)
             values = quantized(x.half(), 127, per_row)
             assert error(y, values @ w.dense().T) < TOLERANCE[torch.float32]
+
+
+# The K of tiles is dealt out in ranges: fewer tiles than workers, some more, nearly twice as
+# many, and with tiles that are dealt out whole after them.
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
+    reason="warp-group products are Hopper's",
+)
+@pytest.mark.parametrize("tiles", [60, 100, 160, 260, 400])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(32, 128), (128, 192), (176, 128), (256, 128), (256, 256)]
+)
+def test_shared_tiles(rows, columns, tiles):
+    multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+    workers = multiprocessors // (columns // 256 + 1)
+    k, n, m = 1160, columns * tiles // 20 - 40, 20 * rows - 3
+    split = tiles if tiles < workers else tiles % workers + workers
+    w = Weight(n, k, 128)
+    x = torch.randn(m, k, device="cuda").half()
+    kernel = f"hopper rows={rows} columns={columns} split_tiles={split}"
+    precisions = [(16, False)] + [(8, row) for row in (False, True) if columns != 256]
+    for act_bits, per_row in precisions:
+        y = linear(w, x, torch.float32, act_bits, per_row, kernel=kernel)
+        values = quantized(x, 127, per_row) if act_bits == 8 else x.double()
+        bound = 1e-3 if act_bits == 16 else TOLERANCE[torch.float32]
+        assert error(y, values @ w.dense().T) < bound
+        for _ in range(20):
+            assert torch.equal(y, linear(w, x, torch.float32, act_bits, per_row, kernel=kernel))
 
 
 @pytest.mark.parametrize("k", [512, 4096, 8192, 11008, 20480, 29568, 32784])

@@ -83,7 +83,8 @@ impl Plan {
         let (_, k_pad) = order::padded(p.n, p.k);
         let scale_stride = p.m.next_multiple_of(4);
         let (code_bytes, scale_bytes, scale_stride) = match p.activations {
-            Activations::Int8 { per_row: true } => (p.m * k_pad, scale_stride * 4, 0),
+            // tiles read scales past the last row
+            Activations::Int8 { per_row: true } => (p.m * k_pad, (scale_stride + 256) * 4, 0),
             Activations::Int8 { per_row: false } => {
                 (p.m * k_pad, k_pad / 128 * scale_stride * 4, scale_stride)
             }
@@ -345,6 +346,7 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
                 y,
                 partial: base + plan.partial,
                 arrivals: base,
+                ticket: base + COUNTER_BYTES - 4,
                 m,
                 n,
                 k,

@@ -84,8 +84,7 @@ impl Kernel {
         let slice = if self.rows < 128 || !self.rows.is_multiple_of(64) { 16 } else { 64 };
         let output = self.groups * slice * 144;
         let barriers = 16 * (self.stages + self.x_stages);
-        let flags = self.groups * 4;
-        self.x_stages * x.next_multiple_of(1024) + self.stages * weights + output + barriers + flags + 1024
+        self.x_stages * x.next_multiple_of(1024) + self.stages * weights + output + barriers + 8 + 1024
     }
 
     /// Every launch for `p`, each with a time in nanoseconds that orders them.
@@ -114,29 +113,33 @@ impl Kernel {
             time(rounds * k_blocks, rounds.saturating_sub(1)) + 2044 + rows * 14 / 10,
             Hopper { grid: grid(most.min(tiles)), ..base },
         )];
-        // The K of the tiles of a last, partial round is shared out: to all, or to the same
-        // number of workers for every tile, which leaves fewer sums to add.
+        // Or a full round and a partial one are dealt out by K blocks, which leaves two parts of a tile.
         let (whole, rest) = (u64::from(tiles / most), tiles % most);
-        let units = u64::from(rest) * k_blocks;
-        let shared = Hopper { split_tiles: rest, ..base };
-        if rest > 0 && units >= u64::from(most) {
-            let each = whole * k_blocks + units.div_ceil(u64::from(most));
+        let units = u64::from(tiles) * k_blocks;
+        let each = units.div_ceil(u64::from(most));
+        if rest > 0 && whole > 0 {
             // Workers are at different columns then, and share less of x in the cache.
             let megabytes = p.m as u64 * p.k as u64 * p.activations.bytes() / 1_000_000;
             let (least, more) = if self.kind == Kind::Float { (1900, 47) } else { (830, 13) };
             let lag = each * self.time * (least + more * megabytes) / 100_000;
-            launches
-                .push((time(each, whole) + lag + 8491 + 26 * rows, Hopper { grid: grid(most), ..shared }));
+            let launch = Hopper { grid: grid(most), split_tiles: rest + most, ..base };
+            launches.push((time(each, whole) + lag + 4100 + 19 * rows, launch));
         }
-        let workers = u64::from(most / rest.max(1) * rest).min(units) as u32;
-        if whole == 0 && workers > rest {
+        // Fewer tiles than workers: all share, or the same number shares each.
+        if whole == 0 && units >= u64::from(most) {
+            let launch = Hopper { grid: grid(most), split_tiles: tiles, ..base };
+            launches.push((time(each, 0) + 5200 + 17 * rows, launch));
+        }
+        let workers = u64::from(most / tiles * tiles).min(units) as u32;
+        if workers > tiles {
             let each = units.div_ceil(u64::from(workers));
-            launches.push((time(each, 0) + 5266 + 34 * rows, Hopper { grid: grid(workers), ..shared }));
+            let launch = Hopper { grid: grid(workers), split_tiles: tiles, ..base };
+            launches.push((time(each, 0) + 4300 + 19 * rows, launch));
         }
         // Two blocks share the K of a tile. Larger clusters do not fill the multiprocessors.
         if self.cluster == 1 && tiles * 2 <= most && k_blocks >= 2 {
             let launch = Hopper { splits: 2, grid: tiles * 2, ..base };
-            launches.push((time(k_blocks.div_ceil(2), 0) + 2076 + 32 * rows, launch));
+            launches.push((time(k_blocks.div_ceil(2), 0) + 4200 + 10 * rows, launch));
         }
         launches
     }
@@ -181,7 +184,7 @@ impl Hopper {
     pub fn partial_bytes(&self) -> u64 {
         match self.split_tiles {
             0 => 0,
-            tiles => u64::from(self.grid / self.cluster + tiles) * u64::from(self.columns() * self.rows) * 4,
+            _ => u64::from(self.grid / self.cluster) * u64::from(self.columns() * self.rows) * 4,
         }
     }
 
@@ -194,14 +197,16 @@ impl Hopper {
             65..=128 => 3 * 128,
             _ => 2 * 256,
         };
-        // Workers, each with a part of a first and of a last tile, of fewer tiles than workers.
-        2 * u64::from(p.arch.multiprocessors) * 64 * groups_rows * 4
+        u64::from(p.arch.multiprocessors) * 64 * groups_rows * 4
     }
 
     /// Counters in the workspace.
     #[must_use]
     pub fn counters(&self) -> u64 {
-        u64::from(self.split_tiles * self.groups * self.cluster)
+        match self.split_tiles {
+            0 => 0,
+            _ => u64::from(self.grid * self.groups),
+        }
     }
 
     pub(super) fn choose(p: &Problem) -> Option<Self> {

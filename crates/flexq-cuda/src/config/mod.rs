@@ -284,16 +284,16 @@ mod tests {
         };
         // 64 tiles: two blocks share the K of each
         assert_eq!(choice(32, 8192, 8192), "hopper 32x128 splits=2 split_tiles=0 grid=128");
-        // 40 tiles: three blocks each; 86 tiles: sharing them would cost more than it saves
+        // 40 tiles: three blocks each
         assert_eq!(choice(32, 5120, 5120), "hopper 32x128 splits=1 split_tiles=40 grid=120");
-        assert_eq!(choice(64, 11008, 4096), "hopper 64x128 splits=1 split_tiles=0 grid=86");
         // tiles of other shapes, which make one round, or nearly two
         assert_eq!(choice(256, 12288, 4096), "hopper 128x192 splits=1 split_tiles=0 grid=128");
         assert_eq!(choice(512, 11008, 4096), "hopper 176x128 splits=1 split_tiles=0 grid=132");
-        // whole tiles of 256 rows, clusters of two; where rows of x are long, whatever is left over
+        // whole tiles of 256 rows, clusters of two; where rounds are uneven, K is dealt out
         assert_eq!(choice(1024, 8192, 8192), "hopper 256x256 splits=1 split_tiles=0 grid=132");
         assert_eq!(choice(2048, 8192, 28672), "hopper 256x256 splits=1 split_tiles=0 grid=132");
-        assert_eq!(choice(1024, 14336, 4096), "hopper 256x256 splits=1 split_tiles=26 grid=132");
+        assert_eq!(choice(1024, 5120, 5120), "hopper 256x256 splits=1 split_tiles=80 grid=132");
+        assert_eq!(choice(1024, 14336, 4096), "hopper 256x256 splits=1 split_tiles=92 grid=132");
     }
 
     #[test]

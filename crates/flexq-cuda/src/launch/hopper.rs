@@ -26,6 +26,7 @@ pub struct Arguments {
     pub y: u64,
     pub partial: u64,
     pub arrivals: u64,
+    pub ticket: u64,
     pub m: i32,
     pub n: i32,
     pub k: i32,

@@ -74,21 +74,26 @@ __device__ __forceinline__ u32 fetch_increment(u32* p) {
   return old;
 }
 
-// The same by `n`.
-__device__ __forceinline__ u32 fetch_add(u32* p, u32 n) {
-  u32 old;
-  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;"
-               : "=r"(old)
-               : "l"(p), "r"(n)
-               : "memory");
-  return old;
-}
-
 // A word that other blocks write; orders this thread's later reads after it.
 __device__ __forceinline__ u32 load_acquire(const u32* p) {
   u32 v;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
   return v;
+}
+
+// Sets such a word; this thread's earlier writes, and those that it has seen, come before it.
+__device__ __forceinline__ void store_release(u32* p, u32 v) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+
+// Adds one, or starts again at zero after `last`; returns the old value.
+__device__ __forceinline__ u32 fetch_increment_wrap(u32* p, u32 last) {
+  u32 old;
+  asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], %2;"
+               : "=r"(old)
+               : "l"(p), "r"(last)
+               : "memory");
+  return old;
 }
 
 // Barrier among the blocks of a cluster (Hopper), in two halves: memory written before a thread
@@ -110,12 +115,19 @@ __device__ __forceinline__ void cluster_sync() {
   cluster_wait();
 }
 
-// Four floats of the shared memory of block `rank` of this cluster, at this block's `address`.
-__device__ __forceinline__ float4 load_cluster(u32 address, u32 rank) {
+// Where the shared memory of block `rank` of this cluster has what this block has at `address`.
+__device__ __forceinline__ u32 map_cluster(u32 address, u32 rank) {
+  u32 remote = 0;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+#endif
+  return remote;
+}
+
+// Reads there.
+__device__ __forceinline__ float4 load_cluster(u32 remote) {
   float4 v = {};
 #if __CUDA_ARCH__ >= 900
-  u32 remote;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
   asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
                : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
                : "r"(remote)
@@ -124,11 +136,18 @@ __device__ __forceinline__ float4 load_cluster(u32 address, u32 rank) {
   return v;
 }
 
-// Writes there.
+__device__ __forceinline__ u32 load_cluster_u32(u32 remote) {
+  u32 v = 0;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(v) : "r"(remote) : "memory");
+#endif
+  return v;
+}
+
+// Writes four floats to block `rank` of this cluster, where this block has `address`.
 __device__ __forceinline__ void store_cluster(u32 address, u32 rank, const float4& v) {
 #if __CUDA_ARCH__ >= 900
-  u32 remote;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+  const u32 remote = map_cluster(address, rank);
   asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(remote), "f"(v.x), "f"(v.y),
                "f"(v.z), "f"(v.w)
                : "memory");

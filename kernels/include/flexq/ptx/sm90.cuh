@@ -72,6 +72,11 @@ __device__ __forceinline__ bool barrier_test(u32 barrier, u32 parity) {
 
 // ---- Copy engine: global to shared memory, completing on a barrier.
 
+// Orders what this thread has seen written before the copies that it asks for.
+__device__ __forceinline__ void copy_fence() {
+  asm volatile("fence.proxy.async;" ::: "memory");
+}
+
 // `bytes` contiguous bytes; both addresses and the size are multiples of 16.
 __device__ __forceinline__ void copy_bulk(u32 shared, const void* global, u32 bytes, u32 barrier) {
   asm volatile(

@@ -36,14 +36,16 @@ struct HopperArgs {
   TensorMap x;
   const u8* weights;      // device order
   const u16* scales;      // [Kpad / segment][Npad]
-  const float* x_scales;  // int8 only: [m], or [Kpad / 128][round_up(m, 4)]
+  const float* x_scales;  // int8 only: [m] and 256 that may hold anything, or
+                          // [Kpad / 128][round_up(m, 4)]
   const void* bias;       // [n], type bias_type, or null
   void* y;                // [m][n], type y_type
   float* partial;
   u32* arrivals;
+  u32* ticket;
   i32 m, n, k;
   i32 split_tiles;
-  i32 splits;             // 1 for none
+  i32 splits;             // 1 for none, or 2
   i32 raster;             // tiles along M that are neighbours in the order of tiles, at least 1
   i32 late;               // the next kernel starts after this one's wait; see ptx/copy.cuh
   Dtype scale_type, bias_type, y_type;

@@ -85,6 +85,10 @@ class Consume16 {
 
   __device__ __forceinline__ void finish(int, Sums<T>&) const {}
 
+  // The next stage and its end, where others' sums are in it.
+  __device__ __forceinline__ int next_stage() { return ring_.next_x(x_at_); }
+  __device__ __forceinline__ void end_stage(int) { release(); }
+
  private:
   static constexpr int kSteps = layout::kTileCols / 16 / layout::kQuads;
   // Quads of a stage of activations.

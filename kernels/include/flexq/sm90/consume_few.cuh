@@ -55,17 +55,12 @@ class ConsumeFew {
 
   // One scale per activation row is applied at the end.
   __device__ __forceinline__ void finish(int row0, Sums<T>& sum) const {
-    if constexpr (T::kElement == 2 || T::kBlockScales) return;
-    const int t = threadIdx.x % 4;
-#pragma unroll
-    for (int i = 0; i < T::kM / 8; ++i) {
-      const int row = row0 + 8 * i + 2 * t;
-      const float x0 = __ldg(a_.x_scales + min(row, a_.m - 1));
-      const float x1 = __ldg(a_.x_scales + min(row + 1, a_.m - 1));
-      float* s = &sum[0][4 * i];
-      s[0] *= x0, s[1] *= x1, s[2] *= x0, s[3] *= x1;
-    }
+    if constexpr (T::kElement == 1 && !T::kBlockScales) scale_rows<T>(a_.x_scales + row0, sum);
   }
+
+  // The next stage and its end, where others' sums are in it.
+  __device__ __forceinline__ int next_stage() { return ring_.next_x(at_); }
+  __device__ __forceinline__ void end_stage(int stage) { ring_.release(stage); }
 
  private:
   static constexpr int kSteps = Format::kSteps / layout::kQuads;

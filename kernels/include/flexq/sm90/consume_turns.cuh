@@ -51,6 +51,10 @@ class ConsumeTurns {
 
   __device__ __forceinline__ void finish(int, Sums<T>&) const {}
 
+  // The next stage and its end, where others' sums are in it.
+  __device__ __forceinline__ int next_stage() { return ring_.next_x(at_); }
+  __device__ __forceinline__ void end_stage(int stage) { ring_.release(stage); }
+
  private:
   using Part = typename Format::Sum[T::kPart / 2];
   using Operands = u32[Format::kSteps][4];

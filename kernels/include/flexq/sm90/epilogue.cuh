@@ -1,5 +1,4 @@
-// From accumulators to the output: parts of a split tile are added, then rows and columns
-// change places on the way to y [m][n].
+// From accumulators to the output: rows and columns change places on the way to y [m][n].
 //
 // A consumer thread (warp w of its group, lane 4 g + t) holds, of part p,
 //   sum[p][4 i + j]  at weight row 16 w + g + 8 (j / 2), activation row 8 i + 2 t + j % 2.
@@ -26,111 +25,16 @@ __device__ __forceinline__ void zero(Sums<T>& sum) {
   }
 }
 
-// Exchanges partial sums of a split tile. True in the group that came last: it then holds the
-// sum over all of K, added in the order of K. That group keeps its own sums; the others, all on
-// their way by then, write theirs for it.
+// Multiplies each activation row of the tile with its scale, the first of which is at `scales`. Those
+// past the last row are read, too.
 template <class T>
-__device__ __forceinline__ bool combine(const HopperArgs& a, const Schedule& work, int tile,
-                                        int worker, u32 rank, int group, u32 flag, Sums<T>& sum) {
-  constexpr int kVectors = T::kPart / 8;
-  constexpr u64 kGroupFloats = u64(T::kParts) * kVectors * 512;
-  constexpr u32 kCame = 1, kWritten = 1 << 16;  // units of the two counts in a word
-  const int thread = threadIdx.x % 128;
-  // Worker w and tile t meet in slot w + t: each step along the workers' ranges advances one.
-  const auto part = [&](int slot) { return (slot * T::kCluster + rank) * T::kGroups + group; };
-  const auto slot = [&](int w) { return a.partial + part(w + tile) * kGroupFloats + thread * 4; };
-  u32* const counts = a.arrivals + part(tile);
-  const int first = work.first_worker(tile), last = work.last_worker(tile);
-  const u32 others = last - first;
-  if (thread == 0) {
-    const bool is_last = ptx::fetch_add(counts, kCame) % kWritten == others;
-    if (is_last) {
-      while (ptx::load_acquire(counts) / kWritten != others) {
-      }
-      *counts = 0;
-    }
-    ptx::store_shared(flag, u32(is_last));
-  }
-  ptx::named_barrier(1 + group, 128);
-  const bool is_last = ptx::load_shared_u32(flag);
-  ptx::named_barrier(1 + group, 128);  // the flag may change again
-  if (!is_last) {
-    float* mine = slot(worker);
+__device__ __forceinline__ void scale_rows(const float* scales, Sums<T>& sum) {
+  const float2* const from = reinterpret_cast<const float2*>(scales) + threadIdx.x % 4;
 #pragma unroll
-    for (int p = 0; p < T::kParts; ++p) {
-#pragma unroll
-      for (int i = 0; i < kVectors; ++i, mine += 512) {
-        const float* s = &sum[p][4 * i];
-        *reinterpret_cast<float4*>(mine) = make_float4(s[0], s[1], s[2], s[3]);
-      }
-    }
-    __threadfence();
-    ptx::named_barrier(1 + group, 128);
-    if (thread == 0) ptx::fetch_add(counts, kWritten);
-    return false;
-  }
-  __threadfence();
-  // Those of earlier columns first, a few vectors at a time, for there are few registers.
-  constexpr int kAll = T::kParts * kVectors, kBatch = kAll % 8 == 0 ? 8 : 2;
-  static_assert(kAll % kBatch == 0);
-  if (first < worker) {
-#pragma unroll
-    for (int from = 0; from < kAll; from += kBatch) {
-      float4 before[kBatch] = {};
-#pragma unroll 1
-      for (int w = first; w < worker; ++w) {
-        const float* theirs = slot(w) + from * 512;
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-          const float4 v = ptx::load_l2(theirs + i * 512);
-          before[i].x += v.x, before[i].y += v.y, before[i].z += v.z, before[i].w += v.w;
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        float* s = &sum[(from + i) / kVectors][4 * ((from + i) % kVectors)];
-        s[0] = before[i].x + s[0], s[1] = before[i].y + s[1];
-        s[2] = before[i].z + s[2], s[3] = before[i].w + s[3];
-      }
-    }
-  }
-#pragma unroll 1
-  for (int w = worker + 1; w <= last; ++w) {
-    const float* theirs = slot(w);
-#pragma unroll
-    for (int i = 0; i < kAll; ++i) {
-      const float4 v = ptx::load_l2(theirs + i * 512);
-      float* s = &sum[i / kVectors][4 * (i % kVectors)];
-      s[0] += v.x, s[1] += v.y, s[2] += v.z, s[3] += v.w;
-    }
-  }
-  return true;
-}
-
-// Adds the sums of the blocks of a cluster, in the order of K, through their shared memory, whose
-// rings are empty. Block `rank` of `splits` gets those of every splits-th slice of rows.
-template <class T>
-__device__ __forceinline__ void combine_cluster(const Ring<T>& ring, int rank, int splits,
-                                                int group, Sums<T>& sum) {
-  constexpr int kVectors = T::kPart / 8, kSliceVectors = T::kSlice / 8;
-  static_assert(T::kGroups * T::kParts * kVectors * 2048 <= T::kOutput, "sums fit in the rings");
-  const u32 mine = ring.base + (group * T::kParts * kVectors * 128 + threadIdx.x % 128) * 16;
-  ptx::named_barrier(kAllConsumers, T::kGroups * 128);
-#pragma unroll
-  for (int i = 0; i < T::kParts * kVectors; ++i) {
-    const float* s = &sum[i / kVectors][4 * (i % kVectors)];
-    ptx::store_shared(mine + i * 2048, make_float4(s[0], s[1], s[2], s[3]));
-  }
-  ptx::cluster_sync();
-#pragma unroll
-  for (int i = 0; i < T::kParts * kVectors; ++i) {
-    if (i / kSliceVectors % splits != rank) continue;
-    float* s = &sum[i / kVectors][4 * (i % kVectors)];
-    s[0] = s[1] = s[2] = s[3] = 0.0f;
-    for (int block = 0; block < splits; ++block) {
-      const float4 v = ptx::load_cluster(mine + i * 2048, block);
-      s[0] += v.x, s[1] += v.y, s[2] += v.z, s[3] += v.w;
-    }
+  for (int i = 0; i < T::kM / 8; ++i) {
+    const float2 x = __ldg(from + 4 * i);
+    float* s = &sum[i / (T::kPart / 8)][4 * (i % (T::kPart / 8))];
+    s[0] *= x.x, s[1] *= x.y, s[2] *= x.x, s[3] *= x.y;
   }
 }
 

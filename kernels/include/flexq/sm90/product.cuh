@@ -4,6 +4,7 @@
 #include "flexq/sm90/epilogue.cuh"
 #include "flexq/sm90/ring.cuh"
 #include "flexq/sm90/schedule.cuh"
+#include "flexq/sm90/share.cuh"
 
 namespace flexq::sm90 {
 
@@ -12,8 +13,11 @@ template <class T, class Consumer>
 __device__ __forceinline__ void product(const HopperArgs& a) {
   // The registers of the block at launch, per 128 threads, change hands.
   constexpr int kRegisters = 65536 / T::kThreads / 8 * 8 * (T::kGroups + 1);
-  constexpr int kProducerRegisters =
-      T::kGroups > 2 ? 32 : T::kM == 256 && T::kElement == 1 ? 24 : 40;
+  constexpr bool kInt8 = T::kElement == 1;
+  constexpr int kProducerRegisters = T::kGroups > 2              ? (kInt8 ? 32 : 48)
+                                     : T::kM < 256 || !kInt8 ? 56
+                                     : T::kBlockScales           ? 32
+                                                                 : 24;
   constexpr int kShare = (kRegisters - kProducerRegisters) / T::kGroups / 8 * 8;
   constexpr int kConsumerRegisters = kShare < 240 ? kShare : 240;
 
@@ -26,15 +30,25 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   // Blocks of a cluster share activations, or the K of a tile.
   const int splits = T::kCluster == 1 ? a.splits : 1;
   const int blocks = T::kCluster == 1 ? splits : T::kCluster;
-  const int worker = blockIdx.x / blocks, rank = blockIdx.x % blocks;
+  const int workers = gridDim.x / blocks, rank = blockIdx.x % blocks;
   const int neighbour = T::kCluster == 1 ? 0 : rank, split = T::kCluster == 1 ? rank : 0;
-  const Schedule work(tiles_m * tiles_n, a.split_tiles, k_blocks, worker, gridDim.x / blocks, split,
-                      splits);
 
   if (threadIdx.x == 0) ring.init();
+  // Workers wait for those of lower numbers, which have started: numbers are drawn.
+  if (a.split_tiles > 0 && threadIdx.x == 32 && rank == 0) {
+    ptx::store_shared(ring.ticket(), ptx::fetch_increment_wrap(a.ticket, workers - 1));
+  }
   if (blocks == 1) __syncthreads();
   else ptx::cluster_sync();
   if (!a.late) ptx::launch_dependents();
+  // Made anew where it is used: consumers keep nothing of it in registers while they multiply.
+  const auto schedule = [&] {
+    const int worker =
+        a.split_tiles == 0 ? blockIdx.x / blocks
+        : T::kCluster == 1 ? ptx::load_shared_u32(ring.ticket())
+                           : ptx::load_cluster_u32(ptx::map_cluster(ring.ticket(), 0));
+    return Schedule(tiles_m * tiles_n, a.split_tiles, k_blocks, worker, workers, split, splits);
+  };
 
   if (group == T::kGroups) {
     ptx::registers_shrink<kProducerRegisters>();
@@ -43,26 +57,29 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
     const int warp = threadIdx.x / 32 % 4;
     if (threadIdx.x % 32 == 0) {
       if (warp == 0) {
-        ring.produce_x(a, work, tiles_m, tiles_n, neighbour);
+        ring.produce_x(a, schedule, tiles_m, tiles_n, neighbour);
       } else if (warp <= T::kGroups) {
-        ring.produce_weights(a, work, tiles_m, tiles_n, k_blocks, neighbour, warp - 1);
+        ring.produce_weights(a, schedule, tiles_m, tiles_n, k_blocks, neighbour, warp - 1);
       }
     }
     __syncwarp();
-    if (splits > 1) ptx::cluster_sync();  // as in combine_cluster
+    if (splits > 1) ptx::cluster_sync();  // as in exchange
   } else {
     ptx::registers_grow<kConsumerRegisters>();
     Consumer consumer(a, ring, group);
     Sums<T> sum;
     Piece p;
-    for (int i = 0; work.piece(i, p); ++i) {
+    for (int i = 0; schedule().piece(i, p); ++i) {
       consumer.run(p.end - p.begin, sum);
-      if (splits > 1) {
-        combine_cluster<T>(ring, rank, splits, group, sum);
-      } else if (p.end - p.begin != k_blocks &&
-                 !combine<T>(a, work, p.tile, worker, neighbour, group, ring.flag(group), sum)) {
+      const Schedule work = schedule();
+      if (work.gives(p)) {
+        give<T>(ring.sums(a, work.worker(), neighbour, group),
+                ring.given(a, work.worker(), neighbour, group), group, sum);
         continue;
       }
+      if (splits == 1) take<T>(ring, consumer, work.worker() - work.first_giver(p), group, sum);
+      else if (rank == 0) exchange<T, 0>(ring, group, sum);
+      else exchange<T, 1>(ring, group, sum);
       const Place place = place_of(p.tile, tiles_m, tiles_n, a.raster);
       const int row = place.m * T::kM;
       const int strip = (place.n * T::kCluster + neighbour) * T::kGroups + group;

@@ -40,6 +40,9 @@ struct Tile {
   static constexpr int kScales = groups * layout::kTileBytes;
   static constexpr int kStageBytes = kScales + kN * 2;
 
+  // Stages of activations that hold the sums of one group.
+  static constexpr int kSumStages = kN / groups * 4 / (boxes * 128);
+
   // The output goes through `kSlice` rows of 64 columns a group, padded against conflicts.
   static constexpr int kSlice = rows < 128 || rows % 64 != 0 ? 16 : 64;
   static constexpr int kSliceRow = 64 * 2 + 16;
@@ -47,9 +50,9 @@ struct Tile {
   static constexpr int kWeights = x_stages * kXStageBytes;
   static constexpr int kOutput = kWeights + stages * kStageBytes;
   static constexpr int kBarriers = kOutput + groups * kSlice * kSliceRow;
-  static constexpr int kFlags = kBarriers + 2 * (stages + x_stages) * 8;
+  static constexpr int kTicket = kBarriers + 2 * (stages + x_stages) * 8;
   // The base of dynamic memory is aligned to 1024 in the kernel.
-  static constexpr int kSharedBytes = kFlags + groups * 4 + 1024;
+  static constexpr int kSharedBytes = kTicket + 8 + 1024;
 
   static_assert(rows % part == 0 && rows / cluster % 8 == 0 && rows / cluster <= 256,
                 "a tensor map box has at most 256 rows, swizzled in groups of eight");
@@ -90,7 +93,7 @@ struct Ring {
   __device__ __forceinline__ u32 output(int group) const {
     return base + T::kOutput + group * (T::kSlice * T::kSliceRow);
   }
-  __device__ __forceinline__ u32 flag(int group) const { return base + T::kFlags + group * 4; }
+  __device__ __forceinline__ u32 ticket() const { return base + T::kTicket; }
 
   // By one thread, before the block's first barrier.
   __device__ __forceinline__ void init() const {
@@ -146,18 +149,57 @@ struct Ring {
     }
   }
 
+  // Waits for the next stage of activations and returns its number.
+  __device__ __forceinline__ int next_x(Cursor<T::kXStages>& at) const {
+    const int stage = at.stage;
+    ptx::barrier_wait(x_full(stage), at.parity);
+    at.advance();
+    return stage;
+  }
+
+  // A group's sums that worker `w` gives away, and the word that says that they are there.
+  __device__ __forceinline__ static float* sums(const HopperArgs& a, int w, u32 rank, int group) {
+    return a.partial + u64((w * T::kCluster + rank) * T::kGroups + group) * (64 * T::kM);
+  }
+  __device__ __forceinline__ static u32* given(const HopperArgs& a, int w, u32 rank, int group) {
+    return a.arrivals + (w * T::kCluster + rank) * T::kGroups + group;
+  }
+
+  // Copies the sums of worker `w` into the stages that follow.
+  __device__ __forceinline__ void copy_sums(const HopperArgs& a, int w, u32 rank,
+                                            Cursor<T::kXStages>& at) const {
+    constexpr u32 kBytes = T::kBoxes * T::kBoxBytes;
+#pragma unroll 1
+    for (int group = 0; group < T::kGroups; ++group) {
+      const float* from = sums(a, w, rank, group);
+      u32* const word = given(a, w, rank, group);
+      while (ptx::load_acquire(word) == 0) {
+      }
+      *word = 0;
+      ptx::copy_fence();
+#pragma unroll 1
+      for (int s = 0; s < T::kSumStages; ++s, from += kBytes / 4) {
+        ptx::barrier_wait(x_empty(at.stage), at.parity ^ 1);
+        ptx::barrier_arrive_expect(x_full(at.stage), kBytes);
+        ptx::copy_bulk(x(at.stage), from, kBytes, x_full(at.stage));
+        at.advance();
+      }
+    }
+  }
+
   // The producers fill every stage of every piece of this block: one thread for activations, one
   // for each group's weights. They have the time of one K block for a stage, beside busy consumers,
   // so there are several and nothing is computed twice. Weights do not depend on earlier kernels:
   // the first are on their way before those have finished.
 
-  __device__ __forceinline__ void produce_weights(const HopperArgs& a, const Schedule& work,
+  template <class Work>
+  __device__ __forceinline__ void produce_weights(const HopperArgs& a, const Work& schedule,
                                                   int tiles_m, int tiles_n, int k_blocks, u32 rank,
                                                   int group) const {
     const int n_pad = round_up(a.n, layout::kTileRows);
     Cursor<T::kStages> at;
     Piece p;
-    for (int i = 0; work.piece(i, p); ++i) {
+    for (int i = 0; schedule().piece(i, p); ++i) {
       const Place place = place_of(p.tile, tiles_m, tiles_n, a.raster);
       const int first = (place.n * T::kCluster + rank) * T::kGroups, strip = first + group;
       const bool exists = strip * layout::kTileRows < n_pad;
@@ -180,17 +222,28 @@ struct Ring {
         scales += n_pad;
         at.advance();
       }
+      if constexpr (T::kJoint) {  // stages of sums have no weights
+        const Schedule work = schedule();
+        int left = (work.worker() - work.first_giver(p)) * (T::kGroups * T::kSumStages);
+#pragma unroll 1
+        for (; left > 0; --left) {
+          ptx::barrier_wait(empty(at.stage), at.parity ^ 1);
+          ptx::barrier_arrive(full(at.stage));
+          at.advance();
+        }
+      }
     }
   }
 
-  __device__ __forceinline__ void produce_x(const HopperArgs& a, const Schedule& work, int tiles_m,
+  template <class Work>
+  __device__ __forceinline__ void produce_x(const HopperArgs& a, const Work& schedule, int tiles_m,
                                             int tiles_n, u32 rank) const {
     ptx::prefetch_map(&a.x);
     ptx::wait_for_previous();
     if (a.late) ptx::launch_dependents();
     Cursor<T::kXStages> at;
     Piece p;
-    for (int i = 0; work.piece(i, p); ++i) {
+    for (int i = 0; schedule().piece(i, p); ++i) {
       const int row = place_of(p.tile, tiles_m, tiles_n, a.raster).m * T::kM;
 #pragma unroll 1
       for (int box = p.begin * T::kElement; box < p.end * T::kElement; box += T::kBoxes) {
@@ -198,6 +251,9 @@ struct Ring {
         copy_x(a, row, box, rank, at.stage);
         at.advance();
       }
+      const Schedule work = schedule();
+#pragma unroll 1
+      for (int w = work.first_giver(p); w < work.worker(); ++w) copy_sums(a, w, rank, at);
     }
   }
 };

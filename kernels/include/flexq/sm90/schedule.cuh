@@ -35,28 +35,32 @@ class Schedule {
     const int begin = first_unit(worker_), end = first_unit(worker_ + 1);
     const int first = begin / k_blocks_, parts = begin < end ? (end - 1) / k_blocks_ - first + 1 : 0;
     if (i < parts) {
-      const int from = (first + i) * k_blocks_;
-      p = {first + i, max(begin - from, 0), min(end - from, k_blocks_)};
+      // The last tile first: its sums are another's, and shall be there when that one needs them.
+      const int tile = first + parts - 1 - i, from = tile * k_blocks_;
+      p = {tile, max(begin - from, 0), min(end - from, k_blocks_)};
       return true;
     }
     p = {split_tiles_ + worker_ + (i - parts) * workers_, 0, k_blocks_};
     return p.tile < tiles_;
   }
 
-  // First and last worker that has a part of a split tile.
-  __device__ __forceinline__ int first_worker(int tile) const { return owner(tile * k_blocks_); }
-  __device__ __forceinline__ int last_worker(int tile) const {
-    return owner((tile + 1) * k_blocks_ - 1);
+  // The worker that has the last columns of a split tile adds the sums of all. Every other gives it
+  // those of one piece, its first: so nobody waits for a block that waits.
+  __device__ __forceinline__ bool gives(const Piece& p) const {
+    return splits_ == 1 && p.end < k_blocks_;
   }
+  // It adds those of the workers from this one to itself.
+  __device__ __forceinline__ int first_giver(const Piece& p) const {
+    if (splits_ > 1 || p.begin == 0 || p.end < k_blocks_) return worker_;
+    return u32((p.tile * k_blocks_ + 1) * workers_ - 1) / u32(split_tiles_ * k_blocks_);
+  }
+  __device__ __forceinline__ int worker() const { return worker_; }
 
  private:
-  // Worker w of W has units [w U / W, (w + 1) U / W). Fewer tiles are split than there are
-  // workers, a few hundred: 32 bits hold W U up to millions of columns.
+  // Worker w of W has units [w U / W, (w + 1) U / W). At most twice as many tiles are split as there
+  // are workers, a few hundred: 32 bits hold W U up to a million columns.
   __device__ __forceinline__ int first_unit(int worker) const {
     return u32(worker * split_tiles_ * k_blocks_) / u32(workers_);
-  }
-  __device__ __forceinline__ int owner(int unit) const {
-    return u32((unit + 1) * workers_ - 1) / u32(split_tiles_ * k_blocks_);
   }
 
   i32 tiles_, split_tiles_, k_blocks_, worker_, workers_, split_, splits_;

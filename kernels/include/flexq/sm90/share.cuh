@@ -1,0 +1,90 @@
+// How workers that share the K of a tile add their sums.
+//
+// Through the workspace: a worker gives its sums away, and goes on to its next piece; the worker with
+// the last columns gets them in stages of its ring, behind the operands of its own piece, so that they
+// have arrived by the time that piece is multiplied. Through shared memory: the two blocks of a cluster
+// exchange halves.
+#pragma once
+
+#include "flexq/ptx/copy.cuh"
+#include "flexq/sm90/epilogue.cuh"
+
+namespace flexq::sm90 {
+
+template <class T>
+__device__ __forceinline__ float* vector_of(Sums<T>& sum, int i) {
+  return &sum[i / (T::kPart / 8)][4 * (i % (T::kPart / 8))];
+}
+
+// Writes a group's sums to `to` [vectors of four sums][128 threads] and says so.
+template <class T>
+__device__ __forceinline__ void give(float* to, u32* given, int group, Sums<T>& sum) {
+  const int thread = threadIdx.x % 128;
+#pragma unroll
+  for (int i = 0; i < T::kM / 8; ++i) {
+    const float* s = vector_of<T>(sum, i);
+    *reinterpret_cast<float4*>(to + i * 512 + thread * 4) = make_float4(s[0], s[1], s[2], s[3]);
+  }
+  ptx::named_barrier(1 + group, 128);
+  if (thread == 0) ptx::store_release(given, 1);
+}
+
+// Adds the sums of `givers` workers, in their order, from the stages that follow a piece: those of
+// every group, of which each takes its own.
+template <class T, class Consumer>
+__device__ __forceinline__ void take(const Ring<T>& ring, Consumer& consumer, int givers, int group, Sums<T>& sum) {
+  constexpr int kStageVectors = T::kM / 8 / T::kSumStages;
+#pragma unroll 1
+  for (int stages = givers * T::kGroups; stages > 0; --stages) {
+    const bool mine = (givers * T::kGroups - stages) % T::kGroups == group;
+#pragma unroll
+    for (int s = 0; s < T::kSumStages; ++s) {
+      const int stage = consumer.next_stage();
+      if (mine) {
+        const u32 from = ring.x(stage) + threadIdx.x % 128 * 16;
+#pragma unroll
+        for (int i = 0; i < kStageVectors; ++i) {
+          u32 v[4];
+          ptx::load_shared(v, from + i * 2048);
+          float* t = vector_of<T>(sum, s * kStageVectors + i);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) t[j] += __uint_as_float(v[j]);
+        }
+        ptx::named_barrier(1 + group, 128);  // or racecheck would not see all lanes' reads end
+      }
+      consumer.end_stage(stage);
+    }
+  }
+}
+
+// Block `rank` of two that share a tile gets the sums of every other slice of rows, and writes those of
+// the rest for its neighbour, in a ring that is empty.
+template <class T, int rank>
+__device__ __forceinline__ void exchange(const Ring<T>& ring, int group, Sums<T>& sum) {
+  constexpr int kVectors = T::kM / 8, kSliceVectors = T::kSlice / 8;
+  static_assert(T::kGroups * kVectors * 2048 <= T::kOutput, "sums fit in the rings");
+  const auto is_mine = [](int i) { return i / kSliceVectors % 2 == rank; };
+  const u32 place = ring.base + (group * kVectors * 128 + threadIdx.x % 128) * 16;
+  ptx::named_barrier(kAllConsumers, T::kGroups * 128);
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const float* s = vector_of<T>(sum, i);
+    if (!is_mine(i)) ptx::store_shared(place + i * 2048, make_float4(s[0], s[1], s[2], s[3]));
+  }
+  ptx::cluster_sync();
+  // All are on their way before the first is used: another block's memory is far away.
+  const u32 theirs = ptx::map_cluster(place, rank ^ 1);
+  float4 v[kVectors];
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    if (is_mine(i)) v[i] = ptx::load_cluster(theirs + i * 2048);
+  }
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    if (!is_mine(i)) continue;
+    float* s = vector_of<T>(sum, i);
+    s[0] += v[i].x, s[1] += v[i].y, s[2] += v[i].z, s[3] += v[i].w;
+  }
+}
+
+}  // namespace flexq::sm90
