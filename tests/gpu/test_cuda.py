@@ -150,6 +150,11 @@ KERNELS = [
     "small splits=3 cluster=0 stages=1",
     "small splits=5 cluster=1 stages=2",
     "small splits=8 cluster=1 blocks=2 room=2",
+    "streamed",
+    "streamed stages=1",
+    "streamed stages=6 blocks=2",
+    "streamed splits=2",
+    "streamed splits=5 stages=2",
     "planes",
     "planes splits=4 cluster=1",
     "tile",
@@ -165,8 +170,9 @@ def test_every_family(kernel, m):
     w = Weight(n, k, 128)
     x = torch.randn(m, k, device="cuda").half()
     for act_bits, per_row in ((16, False), (8, False), (8, True), (6, False)):
-        most = {"small": 32, "planes": 8}.get(kernel.split()[0], m)
-        if m > most or (act_bits == 16 and kernel.startswith("planes")):
+        family = kernel.split()[0]
+        most = {"small": 32, "streamed": 16, "planes": 8}.get(family, m)
+        if m > most or family == ("planes" if act_bits == 16 else "streamed"):
             with pytest.raises(ValueError, match="does not fit"):
                 linear(w, x, torch.float32, act_bits, per_row, kernel=kernel)
             continue
@@ -176,6 +182,25 @@ def test_every_family(kernel, m):
             values = quantized(x, {8: 127, 6: 31}[act_bits], per_row)
         bound = 1e-3 if kernel == "hopper" and act_bits == 16 else TOLERANCE[torch.float32]
         assert error(y, values @ w.dense().T) < bound
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0),
+    reason="bulk copies are Hopper's",
+)
+@pytest.mark.parametrize(("n", "k"), [(2112, 8192), (4096, 4096), (5120, 5144), (9000, 1288)])
+@pytest.mark.parametrize("m", [1, 7, 8, 12, 16])
+def test_streamed_activations_are_read_in_time(n, k, m):
+    """Where memory cannot keep up with warps and where it can: cold weights, then cached ones."""
+    w = Weight(n, k, 128)
+    dense = w.dense()
+    for x_type in (torch.float16, torch.bfloat16):
+        x = torch.randn(m, k + 8, device="cuda").to(x_type)[:, 8:]
+        for kernel in ("streamed splits=1", "streamed splits=2"):
+            first = linear(w, x, torch.float32, kernel=kernel)
+            assert error(first, x.double() @ dense.T) < TOLERANCE[torch.float32]
+            for _ in range(50):
+                assert torch.equal(linear(w, x, torch.float32, kernel=kernel), first)
 
 
 WAYS = {
@@ -369,28 +394,30 @@ def test_graph_capture():
 
 
 @pytest.mark.parametrize(("m", "act_bits"), [(1, 16), (4, 8), (16, 8), (40, 16), (300, 8)])
-def test_chains_of_launches(m, act_bits):
-    w = Weight(1024, 1024, 128)
-    x = torch.randn(m, 1024, device="cuda").half()
+@pytest.mark.parametrize("n", [1024, 2304])
+def test_chains_of_launches(n, m, act_bits):
+    w = Weight(n, n, 128)
+    x = torch.randn(m, n, device="cuda").half()
     size, _ = _flexq.cuda_workspace(0, w.raw, m, 0, act_bits, False)
     workspace = torch.zeros(size, dtype=torch.uint8, device="cuda")
     results = []
     for late in (False, True, False):
         _flexq.cuda_trigger_late(late)
         y = [x, *(torch.full_like(x, torch.nan) for _ in range(6))]
-        for a, b in itertools.pairwise(y):
+        for i, (a, b) in enumerate(itertools.pairwise(y)):
             _flexq.cuda_linear(
                 0,
                 stream(),
                 w.raw,
-                (a.data_ptr(), 0, m, 1024),
+                (a.data_ptr(), 0, m, n),
                 None,
                 (b.data_ptr(), 0),
                 act_bits,
                 False,
                 (workspace.data_ptr(), size),
             )
-            b.mul_(0.3)  # a kernel of torch in between
+            if i % 2:
+                b.mul_(0.05)  # a kernel of torch in between
         results.append(y[-1])
     assert results[0].isfinite().all()
     assert torch.equal(results[0], results[1])

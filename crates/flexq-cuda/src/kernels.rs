@@ -35,6 +35,12 @@ macro_rules! ampere {
     };
 }
 
+macro_rules! from_hopper {
+    ($name:literal) => {
+        Source { name: $name, ampere: None, hopper: ptx!($name, "sm_90"), hopper_only: false }
+    };
+}
+
 macro_rules! hopper {
     ($name:literal) => {
         Source { name: $name, ampere: None, hopper: ptx!($name, "sm_90a"), hopper_only: true }
@@ -93,6 +99,10 @@ pub static SOURCES: &[Source] = &[
     both!("small_s8_g128_m8"),
     both!("small_s8_g32"),
     both!("small_s8_g64"),
+    from_hopper!("small_streamed_bf16_m16"),
+    from_hopper!("small_streamed_bf16_m8"),
+    from_hopper!("small_streamed_f16_m16"),
+    from_hopper!("small_streamed_f16_m8"),
     ampere!("tile_bf16"),
     ampere!("tile_f16"),
     ampere!("tile_s8"),

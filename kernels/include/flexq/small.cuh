@@ -62,6 +62,39 @@ __device__ __forceinline__ void finish(const SmallArgs& a, int row, int col, con
   store_float4(a.y, u64(row) * a.n, col, a.n, f, a.y_type);
 }
 
+// Sums of a block's share of a cluster's items, eight rows of a strip each, which are dealt out to
+// the blocks in turn: [items][splits][32 lanes][4], filled by all while this block may still multiply.
+struct ClusterSums {
+  float* sums;
+  int splits, split;
+
+  // Gives a lane's part of this block's sum of `item` to the block that finishes it.
+  __device__ __forceinline__ void push(int item, const float4& v) const {
+    const int theirs = quotient(item, splits), rank = item - theirs * splits;
+    float* const to = sums + ((theirs * splits + split) * 32 + threadIdx.x % 32) * 4;
+    ptx::store_cluster(ptx::shared_address(to), rank, v);
+  }
+
+  // After all have pushed: adds in the order of splits, and writes the results of this block's items.
+  template <int warps>
+  __device__ __forceinline__ void finish(const SmallArgs& a, int items, int octets, int strip0) const {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    __syncwarp();
+    ptx::cluster_sync();
+    for (int mine = warp; mine * splits + split < items; mine += warps) {
+      const int item = mine * splits + split;
+      const int s = quotient(item, octets), row = (item - s * octets) * 8 + lane / 4;
+      if (row >= a.m) continue;
+      const float* from = sums + (mine * splits * 32 + lane) * 4;
+      float4 v = {};
+      for (int rank = 0; rank < splits; ++rank) {
+        add(v, *reinterpret_cast<const float4*>(from + rank * 128));
+      }
+      small::finish(a, row, (strip0 + s) * layout::kBlockRows + lane % 4 * 4, v);
+    }
+  }
+};
+
 }  // namespace small
 
 // `Policy` multiplies one K block and keeps a warp's sums: Float16, Int8 or Bits in small/.
@@ -85,7 +118,8 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
   const int workers = min(warps, units);
 
   extern __shared__ __align__(16) u8 shared[];
-  u8* const x = shared + Ring<segments, warps>::bytes(a);
+  using WeightRing = Ring<Units<segments>, warps>;
+  u8* const x = shared + WeightRing::bytes(a);
   float* const x_scales =
       reinterpret_cast<float*>(x + a.m * x_row_bytes<Policy::kElement>(a.split_blocks));
   float* const slots = x_scales + Policy::scale_floats(a.m, a.split_blocks);
@@ -98,32 +132,21 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
 
   if (!a.late) ptx::launch_dependents();
   if (in_cluster) ptx::cluster_arrive();
-  Ring<segments, warps> ring(
+  WeightRing ring(
       a, shared, warp, {a, strip0 + strip, block, end - begin, block0, blocks, k_blocks, n_pad});
 
   Policy::template stage<warps>(a, x, x_scales, block0, blocks);  // waits for it to be written
   __syncthreads();
 
   Policy policy(a, x, x_scales);
-  for (int unit = begin; unit < end; ++strip, block = 0) {
-    const int run = min(blocks - block, end - unit);
-    unit += run;
+  for (int left = end - begin; left > 0; ++strip, block = 0) {
+    const int run = min(blocks - block, left);
+    left -= run;
     policy.seek(a, block);
     for (int i = 0; i < run; ++i) {
-      const u32 from = ring.wait();
-      u32 w[3][4];
-#pragma unroll
-      for (int c = 0; c < 3; ++c) {
-        ptx::load_shared(w[c], from + c * layout::kChunkBytes + lane * 16);
-      }
-      u16 scale[segments][2];
-#pragma unroll
-      for (int s = 0; s < segments; ++s) {
-        scale[s][0] = ptx::load_shared_u16(from + layout::kBlockBytes + s * 32 + g * 2);
-        scale[s][1] = ptx::load_shared_u16(from + layout::kBlockBytes + s * 32 + g * 2 + 16);
-      }
+      const Unit<segments> unit(ring.wait());
+      policy.multiply(a, unit.w, unit.scale);
       ring.advance();
-      policy.multiply(a, w, scale);
     }
     policy.flush(a, slots + (strip + warp) * slot_floats);
   }
@@ -133,9 +156,7 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
   const int octets = ceil_div(a.m, 8);
   const int items = strips * octets;
   const int quad = lane % 4 * 4;
-  // Where a cluster adds splits: [items of this block][splits][32 lanes][4], which the others fill
-  // while this block may still multiply.
-  float* const sums = slots + (a.strips + warps) * slot_floats;
+  const ClusterSums cluster{slots + (a.strips + warps) * slot_floats, a.splits, split};
   Sum at(warp, octets, blocks, units, workers);
   __syncthreads();
   if (in_cluster) ptx::cluster_wait();  // all have started
@@ -153,10 +174,7 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
     if (a.splits == 1) {
       finish(a, row, col, v);
     } else if (in_cluster) {
-      // Items are dealt out to the blocks in turn.
-      const int theirs = quotient(item, a.splits), rank = item - theirs * a.splits;
-      ptx::store_cluster(
-          ptx::shared_address(sums + ((theirs * a.splits + split) * 32 + lane) * 4), rank, v);
+      cluster.push(item, v);
     } else {
       *reinterpret_cast<float4*>(a.partial + (u64(split) * a.m + row) * n_pad + col) = v;
     }
@@ -164,19 +182,7 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
   if (a.splits == 1) return;
 
   if (in_cluster) {
-    __syncwarp();
-    ptx::cluster_sync();
-    for (int mine = warp; mine * a.splits + split < items; mine += warps) {
-      const int item = mine * a.splits + split;
-      const int s = quotient(item, octets), row = (item - s * octets) * 8 + g;
-      if (row >= a.m) continue;
-      const float* from = sums + (mine * a.splits * 32 + lane) * 4;
-      float4 v = {};
-      for (int rank = 0; rank < a.splits; ++rank) {
-        add(v, *reinterpret_cast<const float4*>(from + rank * 128));
-      }
-      finish(a, row, (strip0 + s) * layout::kBlockRows + quad, v);
-    }
+    cluster.finish<warps>(a, items, octets, strip0);
   } else {
     __shared__ bool is_last;
     __syncthreads();

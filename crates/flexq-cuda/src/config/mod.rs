@@ -7,6 +7,7 @@ mod grouped;
 mod hopper;
 mod request;
 mod small;
+mod streamed;
 mod tile;
 
 use std::fmt;
@@ -143,7 +144,7 @@ impl fmt::Display for Config {
             Self::Small(c) => write!(
                 f,
                 "{}{} rows={} strips={} splits={}{} stages={} grid={} shared={}",
-                if c.options.planes { "planes" } else { "small" },
+                c.options.family(),
                 if c.options.fused { " fused" } else { "" },
                 c.rows,
                 c.strips,
@@ -170,8 +171,8 @@ impl fmt::Display for Config {
     }
 }
 
-/// Whether a small-M kernel beats the warp-group kernels. Its blocks keep their part of x, so the
-/// fewer numbers of x the better; with few rows of weights, or few tiles in a last round, the
+/// Whether a small-M kernel that stages x beats the warp-group kernels. Its blocks keep their part of x,
+/// so the fewer numbers of x the better; with few rows of weights, or few tiles in a last round, the
 /// others must share the K of tiles.
 fn few_rows_win(p: &Problem) -> bool {
     let cells = p.m * p.k;
@@ -179,27 +180,29 @@ fn few_rows_win(p: &Problem) -> bool {
     let (whole, rest) = (tiles / p.arch.multiprocessors, tiles % p.arch.multiprocessors);
     let even = rest == 0 || rest * 5 >= p.arch.multiprocessors * 3;
     let light = p.n <= 5120 || p.weight_bytes() < 16_000_000;
-    let uneven = whole > 0 && !even && p.m <= if p.activations.is_int8() { 16 } else { 8 };
+    let Activations::Int8 { per_row } = p.activations else { return p.m <= 16 && light && cells <= 200_000 };
     // Tiles of so few columns are cut into many parts, whose sums cost more than they save.
-    let short = p.activations.is_int8() && p.m <= 32 && p.weight_bytes() < 16_000_000;
-    if p.m <= 16 && light && cells <= 200_000 || uneven || short {
-        return true;
-    }
-    match p.activations {
-        Activations::F16 | Activations::BF16 => {
-            // An H100's memory is so slow beside its multiprocessors that even tiles keep up with it.
-            let slow = p.arch.memory_rate < 30 * p.arch.multiprocessors;
-            let most = if slow && even { 4 } else { 8 };
-            p.m == 1 || p.m <= most && cells <= 65_536 && p.k <= 16_384
-        }
-        Activations::Int8 { per_row: false } => p.m <= 4 && cells <= 32_768 && p.k <= 16_384,
-        Activations::Int8 { per_row: true } => cells <= 8192,
-    }
+    let short = p.m <= 32 && p.weight_bytes() < 16_000_000;
+    let uneven = whole > 0 && !even && p.m <= 16;
+    let short_rows = if per_row { cells <= 8192 } else { p.m <= 4 && cells <= 32_768 && p.k <= 16_384 };
+    p.m <= 16 && light && cells <= 200_000 || uneven || short || short_rows
+}
+
+/// Whether a kernel that loads x while weights come beats the others, up to 16 rows. It cuts N, so
+/// there must be strips for all; and with more than eight rows every block reads much of x.
+fn streamed_wins(p: &Problem) -> bool {
+    let enough = p.strips() * 10 >= u64::from(p.arch.multiprocessors) * 9;
+    enough && (p.m <= 8 || p.k <= 16_384)
 }
 
 /// The kernel for a product.
 #[must_use]
 pub fn choose(p: &Problem) -> Config {
+    if streamed_wins(p)
+        && let Some(streamed) = Small::choose_streamed(p)
+    {
+        return Config::Small(streamed);
+    }
     let hopper = Hopper::choose(p);
     let few = if hopper.is_some() { few_rows_win(p) } else { p.m <= 24 };
     if few && let Some(small) = Small::choose(p, false) {
@@ -231,8 +234,11 @@ mod tests {
 
     #[test]
     fn small_products_fill_the_gpu_and_leave_room_for_the_next() {
-        let p = problem(H200, 2, 8192, 8192, Activations::F16);
-        assert_eq!(choose(&p).to_string(), "small rows=8 strips=4 splits=1 stages=3 grid=132 shared=115184");
+        let p = problem(H200, 2, 5120, 5120, Activations::F16);
+        assert_eq!(
+            choose(&p).to_string(),
+            "streamed rows=8 strips=3 splits=1 stages=3 grid=132 shared=115184"
+        );
         // the same share of shared memory, whatever is needed
         let Config::Small(c) = choose(&problem(H200, 1, 1024, 4096, Activations::F16)) else { panic!() };
         assert_eq!((c.splits, c.grid, c.options.room, c.shared_bytes), (2, 128, 2, 115_184));
@@ -242,14 +248,24 @@ mod tests {
     }
 
     #[test]
-    fn few_rows_of_even_tiles_depend_on_the_memory() {
+    fn few_rows_load_activations_on_the_way() {
+        let launch = |m, n, k| match choose(&problem(H200, m, n, k, Activations::F16)) {
+            Config::Small(c) => (c.options.family(), c.rows, c.splits, c.options.blocks),
+            config => panic!("{config}"),
+        };
+        assert_eq!(launch(8, 4096, 14336), ("streamed", 8, 1, 1));
+        // two blocks of a long launch beside each other
+        assert_eq!(launch(1, 8192, 8192), ("streamed", 8, 1, 2));
+        // sums of so many strips fit for parts of them
+        assert_eq!(launch(8, 128_256, 4096), ("streamed", 8, 1, 8));
+        // two blocks read half of x each
+        assert_eq!(launch(16, 8192, 8192), ("streamed", 16, 2, 1));
+        // too few strips for all multiprocessors: parts of K, which need x beforehand
+        assert_eq!(launch(4, 1024, 4096), ("small", 8, 2, 1));
+        let odd = Problem { segment: 64, ..problem(H200, 4, 4096, 4096, Activations::F16) };
+        assert!(matches!(choose(&odd), Config::Small(c) if !c.options.streamed));
         let h100 = Arch { memory_rate: 3352, ..H200 };
-        let small =
-            |arch, m, n, k| matches!(choose(&problem(arch, m, n, k, Activations::F16)), Config::Small(_));
-        assert!(small(H200, 8, 14336, 4096) && !small(h100, 8, 14336, 4096));
-        // 192 tiles leave 60 for a last round
-        assert!(small(h100, 8, 24576, 8192) && !small(h100, 16, 24576, 8192));
-        assert!(small(h100, 16, 4096, 4096) && !small(h100, 17, 4096, 4096));
+        assert!(!matches!(choose(&problem(h100, 17, 4096, 4096, Activations::F16)), Config::Small(_)));
         let int8 = problem(h100, 32, 4096, 4096, Activations::Int8 { per_row: true });
         assert!(matches!(choose(&int8), Config::Small(c) if c.rows == 32 && !c.options.fused));
     }

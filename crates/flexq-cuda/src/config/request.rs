@@ -1,9 +1,10 @@
 //! A choice of kernel made by hand, as text: for experiments and for tests of every family.
 //!
-//! `"small"`, `"planes"`, `"tile"` or `"hopper"`, and after it `name=number` for what shall
+//! `"small"`, `"streamed"`, `"planes"`, `"tile"` or `"hopper"`, and after it `name=number` for what shall
 //! not be chosen: `"small splits=4 cluster=1"`, `"tile splits=2"`, `"hopper rows=64
 //! splits=2"`.
 
+use super::streamed::Streamed;
 use super::{Config, Hopper, Problem, Reduce, Small, Tile, choose};
 use crate::error::{Error, Result};
 
@@ -60,6 +61,16 @@ impl Config {
         let unfit = || refused(text, "it does not fit this shape, type or GPU");
         let config = match family {
             "auto" => choose(p),
+            "streamed" => {
+                let chosen = Small::choose_streamed(p).ok_or_else(unfit)?.options;
+                let mut o = Streamed { stages: None, blocks: chosen.blocks, splits: chosen.splits };
+                let mut stages = 0;
+                options.take("stages", &mut stages);
+                options.take("blocks", &mut o.blocks);
+                options.take("splits", &mut o.splits);
+                o.stages = (stages > 0).then_some(stages);
+                Self::Small(Small::streamed_with(p, o).ok_or_else(unfit)?)
+            }
             "small" | "planes" => {
                 let chosen = Small::choose(p, family == "planes").ok_or_else(unfit)?;
                 let mut o = chosen.options;
@@ -98,7 +109,7 @@ impl Config {
                 let fits = |c: &Hopper| asked.iter().all(|&(field, value)| u64::from(field(c)) == value);
                 Self::Hopper(Hopper::best(p, fits).ok_or_else(unfit)?)
             }
-            _ => return Err(refused(text, "expected auto, small, planes, tile or hopper")),
+            _ => return Err(refused(text, "expected auto, small, streamed, planes, tile or hopper")),
         };
         options.finish()?;
         Ok(config)

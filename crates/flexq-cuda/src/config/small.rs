@@ -13,7 +13,7 @@ pub enum Reduce {
 }
 
 /// Warps of a block, on Hopper and before: `kWarps` in kernels/include/flexq/small/args.cuh.
-const fn warps(hopper: bool) -> u64 {
+pub(super) const fn warps(hopper: bool) -> u64 {
     if hopper { 12 } else { 8 }
 }
 
@@ -25,6 +25,12 @@ const INT8_STAGES: u64 = 4;
 const STATIC_BYTES: u64 = 16;
 const RESERVED_BYTES: u64 = 1024;
 
+/// Shared memory for a block of which a multiprocessor has room for so many.
+pub(super) fn share(p: &Problem, room: u64) -> u64 {
+    let reserved = STATIC_BYTES + if room > 1 { RESERVED_BYTES } else { 0 };
+    u64::from(p.arch.shared_bytes) / room.max(1) - reserved
+}
+
 /// Depth of a warp's ring where it is fixed: before Hopper.
 const FIXED_STAGES: u64 = 5;
 
@@ -33,6 +39,8 @@ const FIXED_STAGES: u64 = 5;
 pub struct SmallOptions {
     /// Multiply bit planes rather than integers.
     pub planes: bool,
+    /// Load activations while weights come rather than before.
+    pub streamed: bool,
     /// Quantize activations while they are staged rather than by a launch before this one.
     pub fused: bool,
     /// Parts of K.
@@ -46,6 +54,17 @@ pub struct SmallOptions {
     /// Blocks a multiprocessor has shared memory for. Where that is more than a launch
     /// needs, the next product fetches its first weights while this one finishes.
     pub room: u64,
+}
+
+impl SmallOptions {
+    /// The family, as requests name it.
+    pub(super) fn family(&self) -> &'static str {
+        match (self.streamed, self.planes) {
+            (true, _) => "streamed",
+            (_, true) => "planes",
+            _ => "small",
+        }
+    }
 }
 
 /// A launch of a small-M kernel.
@@ -84,7 +103,10 @@ impl Small {
             _ => return None,
         };
         let int8 = p.activations.is_int8();
-        if options.planes && (p.segment != 128 || rows != 8 || !int8) || options.fused && !int8 {
+        if options.streamed
+            || options.planes && (p.segment != 128 || rows != 8 || !int8)
+            || options.fused && !int8
+        {
             return None;
         }
         let (m, k_blocks) = (p.m as u64, p.k_blocks());
@@ -112,8 +134,7 @@ impl Small {
         // sums for this block, which all of its cluster write
         let sums = if in_cluster { (strips * m.div_ceil(8)).next_multiple_of(splits) * 512 } else { 0 };
         let fixed = x + x_scales + slots + sums;
-        let reserved = STATIC_BYTES + if options.room > 1 { RESERVED_BYTES } else { 0 };
-        let most = u64::from(p.arch.shared_bytes) / options.room.max(1) - reserved;
+        let most = share(p, options.room);
         let depth = most.saturating_sub(fixed) / (warps * stage_bytes);
         let stages = if hopper {
             (strips * split_blocks).div_ceil(warps).min(options.stages).min(depth).max(1)
@@ -199,8 +220,11 @@ impl Small {
         let &Parts { splits, reduce, blocks, fused } = parts;
         let hopper = p.arch.capability >= (9, 0);
         let stages = if p.activations.is_int8() { INT8_STAGES } else { STAGES };
-        let with_room =
-            |room| Self::with(p, &SmallOptions { planes, fused, splits, reduce, stages, blocks, room });
+        let with_room = |room| {
+            let options =
+                SmallOptions { planes, streamed: false, fused, splits, reduce, stages, blocks, room };
+            Self::with(p, &options)
+        };
         // A launch that quantizes would take the place of a block beside this one, and a cluster of four
         // could get two places of one multiprocessor.
         let crowded = splits > 2 && reduce == Reduce::Cluster;

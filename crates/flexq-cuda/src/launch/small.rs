@@ -38,6 +38,10 @@ pub struct Arguments {
 /// Source and kernel for a launch. The driver compiles whole files, so each kernel for groups of 128,
 /// which most models have, is a file of its own.
 pub fn names(config: &Small, activations: Activations, segment: usize) -> (&'static str, String) {
+    if config.options.streamed {
+        let name = format!("small_streamed_{}_m{}", activations.name(), config.rows);
+        return (Source::named(&name).map_or("", |source| source.name), format!("flexq_{name}"));
+    }
     let kind = if config.options.planes { "b1" } else { activations.name() };
     let file = format!("small_{kind}_g{segment}");
     let name = format!("{file}_m{}", config.rows);
@@ -81,7 +85,7 @@ mod tests {
             for (m, segment) in [1, 8, 9, 16, 17, 32].into_iter().flat_map(|m| [32, 64, 128].map(|s| (m, s)))
             {
                 let p = Problem { arch, m, n: 4096, k: 4096, activations, segment, aligned: true };
-                for family in ["small", "planes"] {
+                for family in ["small", "streamed", "planes"] {
                     let Ok(Config::Small(c)) = Config::requested(family, &p) else { continue };
                     let (source, kernel) = names(&c, activations, segment);
                     let text = Source::named(source).and_then(|source| source.ptx((9, 0))).expect(&kernel);

@@ -50,6 +50,17 @@ __device__ __forceinline__ u16 load_shared_u16(u32 shared) {
   return v;
 }
 
+// 16 bytes that an earlier kernel may still write when this one starts: not by way of the cache for
+// constants, whose loads a compiler may move before the wait for that kernel.
+__device__ __forceinline__ uint4 load_global(const void* p) {
+  uint4 v;
+  asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p)
+               : "memory");
+  return v;
+}
+
 // Four floats that another block wrote: read at L2, where all blocks agree.
 __device__ __forceinline__ float4 load_l2(const float* p) {
   float4 v;

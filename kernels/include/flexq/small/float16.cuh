@@ -43,25 +43,73 @@ struct Float16 {
     }
   }
 
-  // B fragments: lane l addresses row l % 8, 16 bytes l / 8; rows past the last repeat it.
-  __device__ __forceinline__ Float16(const SmallArgs& a, const u8* slice, const float*) {
+  // B fragments: lane l addresses row l % 8, 16 bytes l / 8, of a slice of x; rows past the last
+  // repeat it.
+  __device__ __forceinline__ Float16(int m, const u8* slice, int row_bytes) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < tiles; ++i) {
-      const int row = min(i * 8 + lane % 8, a.m - 1);
-      x_row[i] = ptx::shared_address(slice) + row * x_row_bytes<kElement>(a.split_blocks) +
-                 lane / 8 * 16;
+      const int row = min(i * 8 + lane % 8, m - 1);
+      x_row[i] = ptx::shared_address(slice) + row * row_bytes + lane / 8 * 16;
     }
   }
+
+  __device__ __forceinline__ Float16(const SmallArgs& a, const u8* slice, const float*)
+      : Float16(a.m, slice, x_row_bytes<kElement>(a.split_blocks)) {}
 
   __device__ __forceinline__ void seek(const SmallArgs&, int block) {
 #pragma unroll
     for (int i = 0; i < tiles; ++i) x[i] = x_row[i] + block * kStep;
   }
 
+  // B fragments of the first K block of the slice, to be used for several strips.
+  struct Fragments {
+    u32 b[layout::kQuads][tiles][4];
+  };
+
+  __device__ __forceinline__ void load(Fragments& f) const {
+#pragma unroll
+    for (int j = 0; j < layout::kQuads; ++j) {
+#pragma unroll
+      for (int i = 0; i < tiles; ++i) ptx::ldmatrix_x4(f.b[j][i], x_row[i] + j * 64);
+    }
+  }
+
   // Adds the product of one K block and steps to the next.
   __device__ __forceinline__ void multiply(const SmallArgs& a, const u32 (&w)[3][4],
                                            const u16 (&scale)[segments][2]) {
+    add_product(a, w, scale,
+                [&](int i, int j, u32(&b)[4]) { ptx::ldmatrix_x4(b, x[i] + j * 64); });
+#pragma unroll
+    for (int i = 0; i < tiles; ++i) x[i] += kStep;
+  }
+
+  // Adds the product of one K block whose fragments are here.
+  __device__ __forceinline__ void multiply(const SmallArgs& a, const u32 (&w)[3][4],
+                                           const u16 (&scale)[segments][2], const Fragments& f) {
+    add_product(a, w, scale, [&](int i, int j, u32(&b)[4]) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) b[r] = f.b[j][i][r];
+    });
+  }
+
+  // The sums of tile `i`, which can be kept elsewhere.
+  __device__ __forceinline__ void set(int i, const float4& v) {
+    sum[i][0] = v.x, sum[i][1] = v.y, sum[i][2] = v.z, sum[i][3] = v.w;
+  }
+  __device__ __forceinline__ float4 get(int i) const {
+    return make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
+  }
+
+  // Moves the sums of a strip to its slot.
+  __device__ __forceinline__ void flush(const SmallArgs& a, float* slot) {
+    store_fragments(a.m, slot, sum, Format::kInverse);
+  }
+
+ private:
+  template <class X>
+  __device__ __forceinline__ void add_product(const SmallArgs& a, const u32 (&w)[3][4],
+                                              const u16 (&scale)[segments][2], const X& x_of) {
     constexpr int quads = layout::kQuads / segments;
 #pragma unroll
     for (int s = 0; s < segments; ++s) {
@@ -74,7 +122,7 @@ struct Float16 {
 #pragma unroll
         for (int i = 0; i < tiles; ++i) {
           u32 b[4];
-          ptx::ldmatrix_x4(b, x[i] + j * 64);
+          x_of(i, j, b);
           Format::mma(c[0][i], frag[0], b[0], b[1]);
           Format::mma(c[kChains - 1][i], frag[1], b[2], b[3]);
         }
@@ -89,13 +137,6 @@ struct Float16 {
         }
       }
     }
-#pragma unroll
-    for (int i = 0; i < tiles; ++i) x[i] += kStep;
-  }
-
-  // Moves the sums of a strip to its slot.
-  __device__ __forceinline__ void flush(const SmallArgs& a, float* slot) {
-    store_fragments(a.m, slot, sum, Format::kInverse);
   }
 };
 

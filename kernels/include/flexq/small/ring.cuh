@@ -26,6 +26,8 @@ constexpr int kFixedStages = 5;
 // Where the units of a warp lie in global memory.
 template <int segments>
 struct Units {
+  static constexpr int kSegments = segments;
+
   const SmallArgs& a;
   int strip, block, left;
   const int block0, blocks, k_blocks, n_pad;
@@ -62,8 +64,30 @@ struct Units {
   }
 };
 
-template <int segments, int warps>
+// A unit that has landed at `from`, in registers. Scales first: loads come back in order, so who has
+// used the last words has them, too.
+template <int segments>
+struct Unit {
+  u16 scale[segments][2];
+  u32 w[3][4];
+
+  __device__ __forceinline__ explicit Unit(u32 from) {
+    const int lane = threadIdx.x % 32, g = lane / 4;
+#pragma unroll
+    for (int s = 0; s < segments; ++s) {
+      scale[s][0] = ptx::load_shared_u16(from + layout::kBlockBytes + s * 32 + g * 2);
+      scale[s][1] = ptx::load_shared_u16(from + layout::kBlockBytes + s * 32 + g * 2 + 16);
+    }
+#pragma unroll
+    for (int c = 0; c < 3; ++c) {
+      ptx::load_shared(w[c], from + c * layout::kChunkBytes + lane * 16);
+    }
+  }
+};
+
+template <class Units, int warps>
 class Ring {
+  static constexpr int segments = Units::kSegments;
   static constexpr int kScaleBytes = layout::kBlockRows * 2;
   static constexpr int kStageBytes = layout::kBlockBytes + kScaleBytes * segments;
 
@@ -74,7 +98,7 @@ class Ring {
   }
 
   __device__ __forceinline__ Ring(const SmallArgs& a, const u8* shared, int warp,
-                                  const Units<segments>& units)
+                                  const Units& units)
       : units_(units), lane_(threadIdx.x % 32), stages_(kBulkCopies ? a.stages : kFixedStages) {
     base_ = ptx::shared_address(shared) + warp * stages_ * kStageBytes;
     barrier_ = ptx::shared_address(shared) + warps * stages_ * kStageBytes + warp * stages_ * 8;
@@ -105,7 +129,8 @@ class Ring {
     return base_ + stage_ * kStageBytes;
   }
 
-  // After the warp has read the unit: asks for another in a free stage.
+  // Asks for another unit in a free stage. What was loaded from the last one must have been used, not
+  // merely asked for: behind misses of the L1 cache such loads wait longer than a copy takes.
   __device__ __forceinline__ void advance() {
     if constexpr (kBulkCopies) {
       __syncwarp();
@@ -117,7 +142,7 @@ class Ring {
   }
 
  private:
-  Units<segments> units_;
+  Units units_;
   const int lane_;
   const int stages_;
   u32 base_, barrier_;

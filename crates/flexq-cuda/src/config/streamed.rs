@@ -1,0 +1,113 @@
+//! Launches of the small-M kernels whose warps load activations while weights come
+//! (`kernels/include/flexq/small_streamed.cuh`).
+
+use super::small::{share, warps};
+use super::{Activations, Problem, Reduce, Small, SmallOptions};
+
+/// Bytes of 128 columns of a row of 16-bit activations, padded.
+const X_BYTES: u64 = 128 * 2 + 16;
+/// Bytes of a unit of weights, its scales and its barrier.
+const STAGE_BYTES: u64 = 1536 + 32 + 8;
+/// Bytes of a warp's sums of a strip and eight rows.
+const SUM_BYTES: u64 = 512;
+/// Depth of a warp's ring; less where a warp has so many units that its start matters little: memory
+/// reads faster with fewer places asked for at a time.
+const STAGES: u64 = 3;
+const LONG: u64 = 48;
+const LONG_STAGES: u64 = 2;
+
+/// What can be chosen of such a launch.
+#[derive(Clone, Copy)]
+pub(super) struct Streamed {
+    /// Most depth of a warp's ring; `None` for what is thought best.
+    pub stages: Option<u64>,
+    /// Blocks of threads for each multiprocessor.
+    pub blocks: u64,
+    /// Blocks of a cluster, that share K.
+    pub splits: u64,
+}
+
+impl Small {
+    /// The launch with these options, if it fits.
+    pub(super) fn streamed_with(p: &Problem, o: Streamed) -> Option<Self> {
+        let rows = match p.m {
+            1..=8 => 8,
+            9..=16 => 16,
+            _ => return None,
+        };
+        let float = matches!(p.activations, Activations::F16 | Activations::BF16);
+        // A lane brings 16 bytes of x at a time, so its rows are made of whole ones.
+        let whole = p.aligned && p.k.is_multiple_of(8);
+        let (m, k_blocks) = (p.m as u64, p.k_blocks());
+        let possible = o.blocks > 0 && (1..=k_blocks.min(8)).contains(&o.splits);
+        if p.arch.capability < (9, 0) || !float || p.segment != 128 || !whole || !possible {
+            return None;
+        }
+        let warps = warps(true);
+        let split_blocks = k_blocks.div_ceil(o.splits);
+        let splits = k_blocks.div_ceil(split_blocks);
+        let places = u64::from(p.arch.multiprocessors) * o.blocks;
+        let groups = (places / splits).clamp(1, p.strips().max(1));
+        let strips = p.strips().div_ceil(groups);
+        let units = (strips * split_blocks).div_ceil(warps);
+        let wanted = o.stages.unwrap_or(if units > LONG { LONG_STAGES } else { STAGES });
+
+        let cluster = if splits > 1 { (strips * m.div_ceil(8)).next_multiple_of(splits) } else { 0 };
+        let fixed = warps * (m * X_BYTES + strips * (rows / 8) * SUM_BYTES) + cluster * SUM_BYTES;
+        let launch = |room: u64| {
+            let most = share(p, room);
+            let depth = most.checked_sub(fixed)? / (warps * STAGE_BYTES);
+            let stages = wanted.min(units).max(1);
+            // With less than two, a warp would wait for each unit.
+            if depth < stages.min(2) {
+                return None;
+            }
+            let stages = stages.min(depth);
+            let needed = warps * stages * STAGE_BYTES + fixed;
+            // The same share for every launch that another can lie beside; see `Small::with`.
+            let shared = if room > 1 { most } else { needed.max(u64::from(p.arch.shared_bytes) / 2) };
+            let options = SmallOptions {
+                planes: false,
+                streamed: true,
+                fused: false,
+                splits: o.splits,
+                reduce: Reduce::Cluster,
+                stages: wanted,
+                blocks: o.blocks,
+                room,
+            };
+            Some(Self {
+                options,
+                rows: rows as u32,
+                strips: strips as u32,
+                longer: (p.strips() - (strips - 1) * groups) as u32,
+                splits: splits as u32,
+                split_blocks: split_blocks as u32,
+                stages: stages as u32,
+                warps: warps as u32,
+                grid: (groups * splits) as u32,
+                shared_bytes: shared as u32,
+            })
+        };
+        // Registers of 16 rows leave no room for another block.
+        if rows == 8 { launch(2).or_else(|| launch(1)) } else { launch(1) }
+    }
+
+    /// The launch thought fastest, from runs on an H200.
+    pub(super) fn choose_streamed(p: &Problem) -> Option<Self> {
+        let (multiprocessors, k_blocks) = (u64::from(p.arch.multiprocessors), p.k_blocks());
+        let way = |blocks, splits| Self::streamed_with(p, Streamed { stages: None, blocks, splits });
+        if p.m > 8 {
+            // Of long rows two blocks read half each from the L2 cache.
+            let halves = if k_blocks >= 64 { way(1, 2) } else { None };
+            return halves.or_else(|| way(1, 1));
+        }
+        // Two blocks of a long launch lie beside each other; of a short one, one and the next launch's.
+        let wide = p.strips() * 2 >= multiprocessors * 7;
+        let long = p.strips() * k_blocks >= 15 * warps(true) * multiprocessors;
+        let least = if wide && long { 2 } else { 1 };
+        // Sums of few enough strips leave room.
+        let ways = || [1, 2, 4, 8, 16].into_iter().filter(|&n| n >= least).filter_map(|n| way(n, 1));
+        ways().find(|launch| launch.options.room > 1).or_else(|| ways().next())
+    }
+}

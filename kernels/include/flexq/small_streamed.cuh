@@ -1,0 +1,193 @@
+// Product for up to 16 rows of 16-bit activations on Hopper: as in small.cuh, but x is not staged
+// beforehand. The (strip, K block) units of a block of threads are taken strip by strip, K slowest, so
+// a warp needs few K blocks of x, one after the other. It loads each into registers while it
+// multiplies with the one before, and puts it into a place of its own in shared memory, from where all
+// strips get it as fragments. So a warp starts as soon as its first 128 columns are there, the rest of
+// x comes while weights do, and no barrier lies before the last.
+//
+// Every block reads its columns of x from the L2 cache. Where that takes longer than weights do, blocks
+// of a cluster share K, and each reads a part.
+//
+// Sums of all strips stay in shared memory, [warp][strip][tile][lane], and are added in warp order,
+// then in that of the splits.
+#pragma once
+
+#include "flexq/small.cuh"
+#include "flexq/small/float16.cuh"
+
+namespace flexq {
+namespace small {
+
+// Where the units of a warp lie in global memory, the strips of a K block one after the other.
+template <int segments>
+struct StripUnits {
+  static constexpr int kSegments = segments;
+
+  int strip, left;
+  const int strip0, strips, k_blocks, n_pad;
+  const u8 *weights, *first_weights;  // of this unit, and of strip 0 of its K block
+  const u16 *scales, *first_scales;
+
+  // `count` of them, the first of which is (strip, block), of `strips` strips from strip0 on.
+  __device__ __forceinline__ StripUnits(const SmallArgs& a, int strip, int block, int count,
+                                        int strip0, int strips, int k_blocks, int n_pad)
+      : strip(strip),
+        left(count),
+        strip0(strip0),
+        strips(strips),
+        k_blocks(k_blocks),
+        n_pad(n_pad),
+        weights(a.weights + layout::block_offset(strip0 + strip, block, k_blocks)),
+        first_weights(a.weights + layout::block_offset(strip0, block, k_blocks)),
+        first_scales(a.scales + u64(block) * segments * n_pad + strip0 * layout::kBlockRows) {
+    scales = first_scales + strip * layout::kBlockRows;
+  }
+
+  __device__ __forceinline__ void next() {
+    --left;
+    if (++strip == strips) {
+      strip = 0;
+      weights = first_weights += layout::kTileBytes;
+      scales = first_scales += u64(segments) * n_pad;
+    } else {
+      weights += layout::kBlockBytes;
+      scales += layout::kBlockRows;
+      if ((strip0 + strip) % layout::kBlocksPerTile == 0) {
+        weights += u64(k_blocks - 1) * layout::kTileBytes;
+      }
+    }
+  }
+};
+
+// Up to 8 * `tiles` rows of 128 columns of x, on their way into a warp's place.
+template <int tiles>
+struct XBlock {
+  static constexpr int kPieces = layout::kTileCols / 8;  // of 16 bytes, in a row
+  static constexpr int kRowBytes = x_row_bytes<2>(1);
+
+  uint4 v[tiles * 4];  // two rows each
+
+  static __device__ __forceinline__ int row() { return threadIdx.x % 32 / kPieces; }
+  static __device__ __forceinline__ int piece() { return threadIdx.x % kPieces; }
+
+  __device__ __forceinline__ void load(const SmallArgs& a, int block) {
+    const int col = block * layout::kTileCols + piece() * 8;
+    const u16* const from = static_cast<const u16*>(a.x) + u64(row()) * a.x_stride + col;
+#pragma unroll
+    for (int i = 0; i < tiles * 4; ++i) {
+      v[i] = make_uint4(0, 0, 0, 0);
+      if (i * 2 + row() < a.m && col < a.k) v[i] = ptx::load_global(from + u64(i * 2) * a.x_stride);
+    }
+  }
+
+  __device__ __forceinline__ void store(const SmallArgs& a, u8* to) const {
+#pragma unroll
+    for (int i = 0; i < tiles * 4; ++i) {
+      const int r = i * 2 + row();
+      if (r < a.m) *reinterpret_cast<uint4*>(to + r * kRowBytes + piece() * 16) = v[i];
+    }
+  }
+};
+
+}  // namespace small
+
+// `tiles` tiles of eight rows.
+template <class Format, int tiles, int segments, int warps>
+__device__ __forceinline__ void streamed_product(const SmallArgs& a) {
+  using namespace small;
+  using Policy = Float16<Format, tiles, segments>;
+  using WeightRing = Ring<StripUnits<segments>, warps>;
+
+  const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+  const int k_blocks = ceil_div(a.k, layout::kTileCols);
+  const int group = quotient(blockIdx.x, a.splits), split = blockIdx.x - group * a.splits;
+  const int strip0 = group * (a.strips - 1) + min(group, a.longer);
+  const int strips = group < a.longer ? a.strips : a.strips - 1;
+  const int block0 = split * a.split_blocks;
+  const int units = strips * min(a.split_blocks, k_blocks - block0);
+
+  extern __shared__ __align__(16) u8 shared[];
+  u8* const places = shared + WeightRing::bytes(a);
+  u8* const x = places + warp * a.m * XBlock<tiles>::kRowBytes;
+  float4* const all_sums =
+      reinterpret_cast<float4*>(places + warps * a.m * XBlock<tiles>::kRowBytes);
+  const int warp_sums = strips * tiles * 32;
+  float4* const sums = all_sums + warp * warp_sums + lane;
+  const ClusterSums cluster{reinterpret_cast<float*>(all_sums + warps * a.strips * tiles * 32), a.splits,
+                            split};
+
+  const int begin = warp * units / warps, end = (warp + 1) * units / warps;
+  int block = quotient(begin, strips), strip = begin - block * strips;
+  block += block0;
+
+  if (!a.late) ptx::launch_dependents();
+  if (a.splits > 1) ptx::cluster_arrive();
+  WeightRing ring(a, shared, warp,
+                  {a, strip, block, end - begin, strip0, strips, k_blocks,
+                   round_up(a.n, layout::kTileRows)});
+  for (int i = 0; i < strips * tiles; ++i) sums[i * 32] = float4{};
+
+  Policy policy(a.m, x, XBlock<tiles>::kRowBytes);
+  XBlock<tiles> next;
+  wait_for_x(a);
+  if (begin < end) next.load(a, block);
+  for (int left = end - begin; left > 0; strip = 0) {
+    __syncwarp();  // all lanes have their fragments of the block before
+    next.store(a, x);
+    __syncwarp();
+    typename Policy::Fragments here;
+    policy.load(here);
+    const int last = min(strips, strip + left);
+    left -= last - strip;
+    if (left > 0) next.load(a, ++block);
+#pragma unroll 1
+    for (; strip < last; ++strip) {
+      float4* const sum = sums + strip * tiles * 32;
+      const Unit<segments> unit(ring.wait());
+#pragma unroll
+      for (int i = 0; i < tiles; ++i) policy.set(i, sum[i * 32]);
+      policy.multiply(a, unit.w, unit.scale, here);
+#pragma unroll
+      for (int i = 0; i < tiles; ++i) sum[i * 32] = policy.get(i);
+      ring.advance();
+    }
+  }
+  __syncthreads();
+  if (a.splits > 1) ptx::cluster_wait();  // all have started
+
+  // A warp finishes a strip for eight rows at a time, four columns a lane.
+  const int octets = ceil_div(a.m, 8);
+  const int g = lane / 4, quad = lane % 4 * 4;
+  const int items = strips * octets;
+  for (int item = warp; item < items; item += warps) {
+    const int s = quotient(item, octets), octet = item - s * octets, row = octet * 8 + g;
+    if (row >= a.m) continue;
+    // column c and row r of a tile are number c / 8 * 2 + r % 2 of lane c % 8 * 4 + r / 2
+    const float* from =
+        reinterpret_cast<const float*>(all_sums + (s * tiles + octet) * 32 + quad % 8 * 4 + g / 2) +
+        quad / 8 * 2 + g % 2;
+    float4 v = {};
+#pragma unroll 4
+    for (int w = 0; w < warps; ++w) {
+      const float* const at = from + w * warp_sums * 4;
+      add(v, make_float4(at[0], at[16], at[32], at[48]));
+    }
+    const float f = Format::kInverse;
+    v = make_float4(v.x * f, v.y * f, v.z * f, v.w * f);
+    if (a.splits == 1) {
+      finish(a, row, (strip0 + s) * layout::kBlockRows + quad, v);
+    } else {
+      cluster.push(item, v);
+    }
+  }
+  if (a.splits > 1) cluster.finish<warps>(a, items, octets, strip0);
+}
+
+}  // namespace flexq
+
+// Up to eight rows leave room for a block of the next product beside this one.
+#define FLEXQ_SMALL_STREAMED(name, Format, tiles)                                             \
+  extern "C" __global__ void __launch_bounds__(flexq::small::kWarps * 32, tiles == 1 ? 2 : 1) \
+      flexq_small_streamed_##name(const __grid_constant__ flexq::SmallArgs a) {               \
+    flexq::streamed_product<flexq::Format, tiles, 1, flexq::small::kWarps>(a);                \
+  }
