@@ -103,6 +103,7 @@ pub static SOURCES: &[Source] = &[
     from_hopper!("small_streamed_bf16_m8"),
     from_hopper!("small_streamed_f16_m16"),
     from_hopper!("small_streamed_f16_m8"),
+    from_hopper!("small_streamed_s8_m8"),
     ampere!("tile_bf16"),
     ampere!("tile_f16"),
     ampere!("tile_s8"),

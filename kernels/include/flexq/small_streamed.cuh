@@ -1,4 +1,4 @@
-// Product for up to 16 rows of 16-bit activations on Hopper: as in small.cuh, but x is not staged
+// Product for up to 16 rows of activations on Hopper: as in small.cuh, but x is not staged
 // beforehand. The (strip, K block) units of a block of threads are taken strip by strip, K slowest, so
 // a warp needs few K blocks of x, one after the other. It loads each into registers while it
 // multiplies with the one before, and puts it into a place of its own in shared memory, from where all
@@ -13,7 +13,7 @@
 #pragma once
 
 #include "flexq/small.cuh"
-#include "flexq/small/float16.cuh"
+#include "flexq/small/x_block.cuh"
 
 namespace flexq {
 namespace small {
@@ -59,43 +59,14 @@ struct StripUnits {
   }
 };
 
-// Up to 8 * `tiles` rows of 128 columns of x, on their way into a warp's place.
-template <int tiles>
-struct XBlock {
-  static constexpr int kPieces = layout::kTileCols / 8;  // of 16 bytes, in a row
-  static constexpr int kRowBytes = x_row_bytes<2>(1);
-
-  uint4 v[tiles * 4];  // two rows each
-
-  static __device__ __forceinline__ int row() { return threadIdx.x % 32 / kPieces; }
-  static __device__ __forceinline__ int piece() { return threadIdx.x % kPieces; }
-
-  __device__ __forceinline__ void load(const SmallArgs& a, int block) {
-    const int col = block * layout::kTileCols + piece() * 8;
-    const u16* const from = static_cast<const u16*>(a.x) + u64(row()) * a.x_stride + col;
-#pragma unroll
-    for (int i = 0; i < tiles * 4; ++i) {
-      v[i] = make_uint4(0, 0, 0, 0);
-      if (i * 2 + row() < a.m && col < a.k) v[i] = ptx::load_global(from + u64(i * 2) * a.x_stride);
-    }
-  }
-
-  __device__ __forceinline__ void store(const SmallArgs& a, u8* to) const {
-#pragma unroll
-    for (int i = 0; i < tiles * 4; ++i) {
-      const int r = i * 2 + row();
-      if (r < a.m) *reinterpret_cast<uint4*>(to + r * kRowBytes + piece() * 16) = v[i];
-    }
-  }
-};
-
 }  // namespace small
 
-// `tiles` tiles of eight rows.
-template <class Format, int tiles, int segments, int warps>
+// `XBlock` brings 128 columns of x for its `Policy`: 16-bit numbers or codes made of them.
+template <class XBlock, int warps>
 __device__ __forceinline__ void streamed_product(const SmallArgs& a) {
   using namespace small;
-  using Policy = Float16<Format, tiles, segments>;
+  using Policy = typename XBlock::Policy;
+  constexpr int tiles = Policy::kTiles, segments = Policy::kSegments;
   using WeightRing = Ring<StripUnits<segments>, warps>;
 
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
@@ -108,9 +79,8 @@ __device__ __forceinline__ void streamed_product(const SmallArgs& a) {
 
   extern __shared__ __align__(16) u8 shared[];
   u8* const places = shared + WeightRing::bytes(a);
-  u8* const x = places + warp * a.m * XBlock<tiles>::kRowBytes;
-  float4* const all_sums =
-      reinterpret_cast<float4*>(places + warps * a.m * XBlock<tiles>::kRowBytes);
+  u8* const x = places + warp * XBlock::place_bytes(a.m);
+  float4* const all_sums = reinterpret_cast<float4*>(places + warps * XBlock::place_bytes(a.m));
   const int warp_sums = strips * tiles * 32;
   float4* const sums = all_sums + warp * warp_sums + lane;
   const ClusterSums cluster{reinterpret_cast<float*>(all_sums + warps * a.strips * tiles * 32), a.splits,
@@ -127,8 +97,8 @@ __device__ __forceinline__ void streamed_product(const SmallArgs& a) {
                    round_up(a.n, layout::kTileRows)});
   for (int i = 0; i < strips * tiles; ++i) sums[i * 32] = float4{};
 
-  Policy policy(a.m, x, XBlock<tiles>::kRowBytes);
-  XBlock<tiles> next;
+  Policy policy = XBlock::policy(a, x);
+  XBlock next;
   wait_for_x(a);
   if (begin < end) next.load(a, block);
   for (int left = end - begin; left > 0; strip = 0) {
@@ -136,7 +106,7 @@ __device__ __forceinline__ void streamed_product(const SmallArgs& a) {
     next.store(a, x);
     __syncwarp();
     typename Policy::Fragments here;
-    policy.load(here);
+    policy.load(a, here);
     const int last = min(strips, strip + left);
     left -= last - strip;
     if (left > 0) next.load(a, ++block);
@@ -172,7 +142,7 @@ __device__ __forceinline__ void streamed_product(const SmallArgs& a) {
       const float* const at = from + w * warp_sums * 4;
       add(v, make_float4(at[0], at[16], at[32], at[48]));
     }
-    const float f = Format::kInverse;
+    const float f = Policy::kInverse;
     v = make_float4(v.x * f, v.y * f, v.z * f, v.w * f);
     if (a.splits == 1) {
       finish(a, row, (strip0 + s) * layout::kBlockRows + quad, v);
@@ -186,8 +156,8 @@ __device__ __forceinline__ void streamed_product(const SmallArgs& a) {
 }  // namespace flexq
 
 // Up to eight rows leave room for a block of the next product beside this one.
-#define FLEXQ_SMALL_STREAMED(name, Format, tiles)                                             \
-  extern "C" __global__ void __launch_bounds__(flexq::small::kWarps * 32, tiles == 1 ? 2 : 1) \
-      flexq_small_streamed_##name(const __grid_constant__ flexq::SmallArgs a) {               \
-    flexq::streamed_product<flexq::Format, tiles, 1, flexq::small::kWarps>(a);                \
+#define FLEXQ_SMALL_STREAMED(name, blocks, ...)                                         \
+  extern "C" __global__ void __launch_bounds__(flexq::small::kWarps * 32, blocks)       \
+      flexq_small_streamed_##name(const __grid_constant__ flexq::SmallArgs a) {         \
+    flexq::streamed_product<flexq::small::__VA_ARGS__, flexq::small::kWarps>(a);        \
   }

@@ -188,11 +188,19 @@ fn few_rows_win(p: &Problem) -> bool {
     p.m <= 16 && light && cells <= 200_000 || uneven || short || short_rows
 }
 
-/// Whether a kernel that loads x while weights come beats the others, up to 16 rows. It cuts N, so
-/// there must be strips for all; and with more than eight rows every block reads much of x.
+/// Whether a kernel that loads x while weights come beats the others. It cuts N, so there must be strips
+/// for all; with more than eight rows every block reads much of x, and quantizing x in every block, 128
+/// columns at a time, is hidden behind weights for few rows or beside many strips.
 fn streamed_wins(p: &Problem) -> bool {
     let enough = p.strips() * 10 >= u64::from(p.arch.multiprocessors) * 9;
-    enough && (p.m <= 8 || p.k <= 16_384)
+    let bytes = p.weight_bytes();
+    enough
+        && match p.activations {
+            Activations::F16 | Activations::BF16 => p.m <= 8 || p.k <= 16_384,
+            Activations::Int8 { .. } => {
+                bytes > 100_000_000 || p.m <= 4 && bytes > 16_000_000 || (2..=4).contains(&p.m)
+            }
+        }
 }
 
 /// The kernel for a product.
@@ -272,16 +280,19 @@ mod tests {
 
     #[test]
     fn few_activations_are_quantized_on_the_way() {
-        let int8 = Activations::Int8 { per_row: false };
-        let launch = |m, k| {
-            let Config::Small(c) = choose(&problem(H200, m, 4096, k, int8)) else { panic!("{m} {k}") };
-            (c.options.fused, c.splits, c.options.room)
+        let launch = |m, k, per_row| {
+            let Config::Small(c) = choose(&problem(H200, m, 4096, k, Activations::Int8 { per_row })) else {
+                panic!("{m} {k}")
+            };
+            (c.options.family(), c.options.fused, c.splits, c.options.room)
         };
-        assert_eq!(launch(1, 4096), (true, 1, 2));
-        // a block of a cluster of four quantizes a quarter of every row
-        assert_eq!(launch(8, 4096), (true, 4, 1));
+        // each of two blocks quantizes half of every row
+        assert_eq!(launch(4, 4096, false), ("streamed", true, 2, 2));
+        assert_eq!(launch(8, 4096, false), ("small", true, 4, 1));
+        // the largest number of a row is found first, in all of it
+        assert_eq!(launch(1, 4096, true), ("small", true, 1, 2));
         // a launch of its own leaves no room for a second block
-        assert_eq!(launch(16, 11008), (false, 4, 1));
+        assert_eq!(launch(16, 11008, false), ("small", false, 4, 1));
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use super::small::{share, warps};
 use super::{Activations, Problem, Reduce, Small, SmallOptions};
 
-/// Bytes of 128 columns of a row of 16-bit activations, padded.
-const X_BYTES: u64 = 128 * 2 + 16;
+/// Bytes that a warp keeps of a row of activations: 128 columns, padded; with codes, their scale.
+const FLOAT_BYTES: u64 = 128 * 2 + 16;
+const CODE_BYTES: u64 = 128 + 16 + 4;
 /// Bytes of a unit of weights, its scales and its barrier.
 const STAGE_BYTES: u64 = 1536 + 32 + 8;
 /// Bytes of a warp's sums of a strip and eight rows.
@@ -35,25 +36,28 @@ impl Small {
             9..=16 => 16,
             _ => return None,
         };
-        let float = matches!(p.activations, Activations::F16 | Activations::BF16);
-        // A lane brings 16 bytes of x at a time, so its rows are made of whole ones.
-        let whole = p.aligned && p.k.is_multiple_of(8);
+        let (fits, x_bytes) = match p.activations {
+            // A lane brings 16 bytes of x at a time, so its rows are made of whole ones.
+            Activations::F16 | Activations::BF16 => (p.aligned && p.k.is_multiple_of(8), FLOAT_BYTES),
+            // A warp sees 128 columns, not the largest number of a row.
+            Activations::Int8 { per_row } => (!per_row && rows == 8, CODE_BYTES),
+        };
         let (m, k_blocks) = (p.m as u64, p.k_blocks());
         let possible = o.blocks > 0 && (1..=k_blocks.min(8)).contains(&o.splits);
-        if p.arch.capability < (9, 0) || !float || p.segment != 128 || !whole || !possible {
+        if p.arch.capability < (9, 0) || p.segment != 128 || !fits || !possible {
             return None;
         }
         let warps = warps(true);
         let split_blocks = k_blocks.div_ceil(o.splits);
         let splits = k_blocks.div_ceil(split_blocks);
-        let places = u64::from(p.arch.multiprocessors) * o.blocks;
-        let groups = (places / splits).clamp(1, p.strips().max(1));
+        let groups = (u64::from(p.arch.multiprocessors) * o.blocks / splits).clamp(1, p.strips().max(1));
         let strips = p.strips().div_ceil(groups);
         let units = (strips * split_blocks).div_ceil(warps);
         let wanted = o.stages.unwrap_or(if units > LONG { LONG_STAGES } else { STAGES });
 
         let cluster = if splits > 1 { (strips * m.div_ceil(8)).next_multiple_of(splits) } else { 0 };
-        let fixed = warps * (m * X_BYTES + strips * (rows / 8) * SUM_BYTES) + cluster * SUM_BYTES;
+        let places = warps * (m * x_bytes).next_multiple_of(16);
+        let fixed = places + warps * strips * (rows / 8) * SUM_BYTES + cluster * SUM_BYTES;
         let launch = |room: u64| {
             let most = share(p, room);
             let depth = most.checked_sub(fixed)? / (warps * STAGE_BYTES);
@@ -69,7 +73,7 @@ impl Small {
             let options = SmallOptions {
                 planes: false,
                 streamed: true,
-                fused: false,
+                fused: p.activations.is_int8(),
                 splits: o.splits,
                 reduce: Reduce::Cluster,
                 stages: wanted,
@@ -106,6 +110,13 @@ impl Small {
         let wide = p.strips() * 2 >= multiprocessors * 7;
         let long = p.strips() * k_blocks >= 15 * warps(true) * multiprocessors;
         let least = if wide && long { 2 } else { 1 };
+        // Of a narrow product, each of two blocks quantizes half of every row.
+        if p.activations.is_int8()
+            && least == 1
+            && let Some(halves) = way(1, 2)
+        {
+            return Some(halves);
+        }
         // Sums of few enough strips leave room.
         let ways = || [1, 2, 4, 8, 16].into_iter().filter(|&n| n >= least).filter_map(|n| way(n, 1));
         ways().find(|launch| launch.options.room > 1).or_else(|| ways().next())

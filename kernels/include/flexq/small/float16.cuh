@@ -14,6 +14,8 @@ template <class Format, int tiles, int segments>
 struct Float16 {
   static constexpr int kElement = 2;
   static constexpr int kSegments = segments;
+  static constexpr int kTiles = tiles;
+  static constexpr float kInverse = Format::kInverse;
   static constexpr int kStep = layout::kTileCols * kElement;
   // A single tile alternates between two sums, so that its instructions need not wait in line.
   static constexpr int kChains = tiles == 1 ? 2 : 1;
@@ -67,7 +69,7 @@ struct Float16 {
     u32 b[layout::kQuads][tiles][4];
   };
 
-  __device__ __forceinline__ void load(Fragments& f) const {
+  __device__ __forceinline__ void load(const SmallArgs&, Fragments& f) const {
 #pragma unroll
     for (int j = 0; j < layout::kQuads; ++j) {
 #pragma unroll
