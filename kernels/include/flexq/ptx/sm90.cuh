@@ -202,8 +202,19 @@ __device__ __forceinline__ void pin(R (&r)[n]) {
 // inside the row or to other rows. The high half is a constant: groups are 1024 bytes apart.
 //
 // The same in all lanes, which the exchange tells the compiler: it then counts in uniform registers.
+__device__ constexpr u32 wgmma_operand_high() { return 0x40000040; }
 __device__ __forceinline__ u32 wgmma_operand(u32 shared) {
   return __shfl_sync(0xffffffffu, shared >> 4 | 1 << 16, 0);
+}
+
+// Moves a whole description along its operand. Written as a sum, it would be computed from the first one
+// for each product, and its high half, which does not change, copied to where it is then.
+__device__ __forceinline__ void wgmma_advance(u64& description, u32 by) {
+  asm volatile(
+      "{\n.reg .b32 low, high;\nmov.b64 {low, high}, %0;\nadd.u32 low, low, %1;\n"
+      "mov.b64 %0, {low, high};\n}"
+      : "+l"(description)
+      : "r"(by));
 }
 
 #define FLEXQ_TEN(t) \
@@ -231,31 +242,32 @@ __device__ __forceinline__ u32 wgmma_operand(u32 shared) {
 #define FLEXQ_C96(c, i) FLEXQ_C64(c, i), FLEXQ_C32(c, i + 64)
 #define FLEXQ_C128(c, i) FLEXQ_C64(c, i), FLEXQ_C64(c, i + 64)
 
-// D [64 x n] = A B (+ D unless `clear`); n / 2 accumulators a thread.
-#define FLEXQ_WGMMA(name, shape, types, scales, Sum, constraint, count, a0, a1, a2, a3, b, p)     \
-  __device__ __forceinline__ void name(Sum(&d)[count], const u32(&a)[4], u32 operand,             \
-                                       bool clear) {                                              \
+// D [64 x n] = A B (+ D unless `clear`); n / 2 accumulators a thread. `operand` and `high` describe B.
+#define FLEXQ_WGMMA(name, shape, types, scales, Sum, constraint, count, a0, a1, a2, a3, b, p, h)  \
+  __device__ __forceinline__ void name(Sum(&d)[count], const u32(&a)[4], u32 operand, bool clear, \
+                                       u32 high = wgmma_operand_high()) {                          \
     asm volatile("{\n.reg .pred p;\n.reg .b64 b;\nsetp.eq.u32 p, %" #p ", 0;\n"                   \
-                 "mov.b64 b, {%" #b ", 0x40000040};\nwgmma.mma_async.sync.aligned."               \
+                 "mov.b64 b, {%" #b ", %" #h "};\nwgmma.mma_async.sync.aligned."                  \
                  shape "." types " {" FLEXQ_R##count "}, {%" #a0 ",%" #a1 ",%" #a2 ",%" #a3       \
                  "}, b, p" scales ";\n}"                                                          \
                  : FLEXQ_C##count(constraint, 0)                                                  \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(operand), "r"(u32(clear)));    \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(operand), "r"(u32(clear)),     \
+                   "r"(high));                                                                    \
   }
-#define FLEXQ_WGMMA_TYPES(shape_n, count, a0, a1, a2, a3, b, p)                                   \
+#define FLEXQ_WGMMA_TYPES(shape_n, count, a0, a1, a2, a3, b, p, h)                                \
   FLEXQ_WGMMA(wgmma_f16, "m64" shape_n "k16", "f32.f16.f16", ", 1, 1, 0", float, "+f", count, a0, \
-              a1, a2, a3, b, p)                                                                   \
+              a1, a2, a3, b, p, h)                                                                \
   FLEXQ_WGMMA(wgmma_bf16, "m64" shape_n "k16", "f32.bf16.bf16", ", 1, 1, 0", float, "+f", count,  \
-              a0, a1, a2, a3, b, p)                                                               \
+              a0, a1, a2, a3, b, p, h)                                                            \
   FLEXQ_WGMMA(wgmma_s8, "m64" shape_n "k32", "s32.s8.s8", "", i32, "+r", count, a0, a1, a2, a3,   \
-              b, p)
+              b, p, h)
 
-FLEXQ_WGMMA_TYPES("n32", 16, 16, 17, 18, 19, 20, 21)
-FLEXQ_WGMMA_TYPES("n64", 32, 32, 33, 34, 35, 36, 37)
-FLEXQ_WGMMA_TYPES("n128", 64, 64, 65, 66, 67, 68, 69)
-FLEXQ_WGMMA_TYPES("n176", 88, 88, 89, 90, 91, 92, 93)
-FLEXQ_WGMMA_TYPES("n192", 96, 96, 97, 98, 99, 100, 101)
-FLEXQ_WGMMA_TYPES("n256", 128, 128, 129, 130, 131, 132, 133)
+FLEXQ_WGMMA_TYPES("n32", 16, 16, 17, 18, 19, 20, 21, 22)
+FLEXQ_WGMMA_TYPES("n64", 32, 32, 33, 34, 35, 36, 37, 38)
+FLEXQ_WGMMA_TYPES("n128", 64, 64, 65, 66, 67, 68, 69, 70)
+FLEXQ_WGMMA_TYPES("n176", 88, 88, 89, 90, 91, 92, 93, 94)
+FLEXQ_WGMMA_TYPES("n192", 96, 96, 97, 98, 99, 100, 101, 102)
+FLEXQ_WGMMA_TYPES("n256", 128, 128, 129, 130, 131, 132, 133, 134)
 
 #undef FLEXQ_WGMMA_TYPES
 #undef FLEXQ_WGMMA

@@ -1,6 +1,7 @@
 // Products of exact codes, one scale an activation row. A segment of 128 columns is summed for one part
 // of the tile's rows at a time, in accumulators of its own, then scaled into the f32 sums while the
-// products of the next part run.
+// products of the next part run. A warp that issues products with operands in registers stands still until
+// the tensor cores take them, so it adds after the first of the next part's steps, before the others.
 //
 // Registers of a thread for a 64 x 256 tile in parts of 64: 128 sums, two parts of 32, 16 operands.
 #pragma once
@@ -33,7 +34,7 @@ class Consume {
     while (--blocks) block<false>(operands, part, sum);
     ptx::wgmma_wait<0>();
     add(T::kParts - 1, part[1], sum);
-    release();
+    ring_.release(at_.before());
   }
 
   // One scale per activation row is applied at the end.
@@ -43,7 +44,7 @@ class Consume {
 
   // The next stage and its end, where others' sums are in it.
   __device__ __forceinline__ int next_stage() { return ring_.next_x(at_); }
-  __device__ __forceinline__ void end_stage(int) { release(); }
+  __device__ __forceinline__ void end_stage(int stage) { ring_.release(stage); }
 
  private:
   using Part = typename Format::Sum[T::kPart / 2];
@@ -52,23 +53,22 @@ class Consume {
   // One K block. On entry the products of the last part of the block before are running.
   template <bool first>
   __device__ __forceinline__ void block(Operands& operands, Part (&part)[2], Sums<T>& sum) {
-    ptx::barrier_wait(ring_.full(at_.stage), at_.parity);
-    const u32 weights = ring_.weights(at_.stage);
+    ptx::barrier_wait(ring_.full(at_.stage()), at_.parity());
+    const u32 weights = ring_.weights(at_.stage());
     if constexpr (!first) ptx::wgmma_wait<0>();  // they read the operands
     unpack(weights, operands);
-    const u32 x = ptx::wgmma_operand(ring_.x(at_.stage));
-    multiply(x, 0, operands, part[0]);
-    if constexpr (!first) {
-      add(T::kParts - 1, part[1], sum);
-      release();
-    }
-    scale_[0] = scale(weights + scales_), scale_[1] = scale(weights + scales_ + 16);
-    at_.advance();
+    u64 x = ptx::wgmma_operand(ring_.x(at_.stage())) | u64(high_) << 32;
 #pragma unroll
-    for (int p = 1; p < T::kParts; ++p) {
-      multiply(x, p, operands, part[p % 2]);
-      ptx::wgmma_wait<1>();
-      add(p - 1, part[(p - 1) % 2], sum);
+    for (int p = 0; p < T::kParts; ++p) {
+      ptx::wgmma_fence();
+      multiply<0, 1>(x, operands, part[p % 2]);
+      if (p > 0) ptx::wgmma_wait<1>();
+      if (p > 0 || !first) add((p + T::kParts - 1) % T::kParts, part[(p + 1) % 2], sum);
+      multiply<1, Format::kSteps>(x, operands, part[p % 2]);
+      if (p > 0) continue;
+      if constexpr (!first) ring_.release(at_.before());  // its last products are complete
+      at_.advance();
+      scale_[0] = scale(weights + scales_), scale_[1] = scale(weights + scales_ + 16);
     }
   }
 
@@ -92,13 +92,14 @@ class Consume {
     for (int s = 0; s < Format::kSteps; ++s) ptx::pin(operands[s]);
   }
 
-  // Starts the products of a K block and part p.
-  __device__ __forceinline__ void multiply(u32 x, int p, const Operands& operands, Part& part) {
-    ptx::wgmma_fence();
+  // Starts steps [from, to) of a K block and a part, of which the first is at x.
+  template <int from, int to>
+  __device__ __forceinline__ void multiply(u64& x, const Operands& operands, Part& part) {
+    static_assert(Format::kSteps == 4, "a row of 128 bytes");
 #pragma unroll
-    for (int s = 0; s < Format::kSteps; ++s) {
-      Format::wgmma(part, operands[s],
-                    x + p * (T::kPart * 8) + s / 4 * (T::kBoxBytes / 16) + s % 4 * 2, s == 0);
+    for (int s = from; s < to; ++s) {
+      Format::wgmma(part, operands[s], x, s == 0);
+      ptx::wgmma_advance(x, s < 3 ? 2 : T::kPart * 8 - 6);
     }
     ptx::wgmma_commit();
   }
@@ -112,18 +113,14 @@ class Consume {
     ptx::pin(sum[p]);
   }
 
-  // Gives back the stage whose last products are complete.
-  __device__ __forceinline__ void release() {
-    ring_.release(released_);
-    released_ = released_ + 1 == T::kStages ? 0 : released_ + 1;
-  }
-
   Ring<T> ring_;
   Format format_;
   const HopperArgs& a_;
   u32 weights_, scales_;
+  // The grid is flat: wgmma_operand_high(). A constant that the compiler knew would be set anew for every
+  // product.
+  u32 high_ = ptx::wgmma_operand_high() - 1 + gridDim.z;
   Cursor<T::kStages> at_;
-  i32 released_ = 0;
   float scale_[2];
 };
 

@@ -100,7 +100,7 @@ class Consume16 {
     --left_;
     quad<0>(sum);
     if constexpr (!first) release();
-    ready_ = ptx::barrier_test(ring_.full(at_.stage), at_.parity);
+    ready_ = ptx::barrier_test(ring_.full(at_.stage()), at_.parity());
     unpack<1>();
     quad<1>(sum);
     unpack<2>();
@@ -114,15 +114,15 @@ class Consume16 {
 
   // Waits for the next weights and takes their words and scales: then the stage is free.
   __device__ __forceinline__ void open() {
-    if (!ready_) ptx::barrier_wait(ring_.full(at_.stage), at_.parity);
-    const u32 weights = ring_.weights(at_.stage);
+    if (!ready_) ptx::barrier_wait(ring_.full(at_.stage()), at_.parity());
+    const u32 weights = ring_.weights(at_.stage());
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
       ptx::load_shared(words_[c], weights + weights_ + c * layout::kChunkBytes);
     }
     scale_[0] = Format::scale(ptx::load_shared_u16(weights + scales_), scale_type_);
     scale_[1] = Format::scale(ptx::load_shared_u16(weights + scales_ + 16), scale_type_);
-    ring_.release(at_.stage);
+    ring_.release(at_.stage());
     at_.advance();
   }
 
@@ -130,8 +130,8 @@ class Consume16 {
   template <int j>
   __device__ __forceinline__ void quad(Sums<T>& sum) {
     if constexpr (j % kStageQuads == 0) {
-      if (!x_ready_) ptx::barrier_wait(ring_.x_full(x_at_.stage), x_at_.parity);
-      x_ = ptx::wgmma_operand(ring_.x(x_at_.stage));
+      if (!x_ready_) ptx::barrier_wait(ring_.x_full(x_at_.stage()), x_at_.parity());
+      x_ = ptx::wgmma_operand(ring_.x(x_at_.stage()));
       x_at_.advance();
     }
     ptx::wgmma_fence();
@@ -147,7 +147,7 @@ class Consume16 {
     }
     ptx::wgmma_commit();
     if constexpr ((j + 1) % kStageQuads == 0) {
-      x_ready_ = ptx::barrier_test(ring_.x_full(x_at_.stage), x_at_.parity);
+      x_ready_ = ptx::barrier_test(ring_.x_full(x_at_.stage()), x_at_.parity());
     }
     ptx::wgmma_wait<1>();
   }

@@ -26,15 +26,15 @@ class ConsumeFew {
   __device__ __forceinline__ void run(int blocks, Sums<T>& sum) {
     zero<T>(sum);
     for (int block = 0; block < blocks; ++block) {
-      ptx::barrier_wait(ring_.full(at_.stage), at_.parity);
-      const u32 weights = ring_.weights(at_.stage);
+      ptx::barrier_wait(ring_.full(at_.stage()), at_.parity());
+      const u32 weights = ring_.weights(at_.stage());
       u32 words[3][4];
 #pragma unroll
       for (int c = 0; c < 3; ++c) {
         ptx::load_shared(words[c], weights + weights_ + c * layout::kChunkBytes);
       }
       const float s0 = scale(weights + scales_), s1 = scale(weights + scales_ + 16);
-      const u32 stage = ring_.x(at_.stage), x = ptx::wgmma_operand(stage);
+      const u32 stage = ring_.x(at_.stage()), x = ptx::wgmma_operand(stage);
       Operands operands[2];
       Part part;
 #pragma unroll
@@ -48,7 +48,7 @@ class ConsumeFew {
         multiply(x, j, operands[j % 2], part);
       }
       add(stage, s0, s1, part, sum[0]);
-      ring_.release(at_.stage);
+      ring_.release(at_.stage());
       at_.advance();
     }
   }

@@ -31,7 +31,7 @@ class ConsumeTurns {
   __device__ __forceinline__ void run(int blocks, Sums<T>& sum) {
     zero<T>(sum);
     for (; blocks > 0; --blocks) {
-      const int stage = at_.stage;
+      const int stage = at_.stage();
       Operands operands;
       unpack(operands);
       const u32 x = ptx::wgmma_operand(ring_.x(stage)), weights = ring_.weights(stage);
@@ -63,11 +63,11 @@ class ConsumeTurns {
 
   // The next K block's weights.
   __device__ __forceinline__ void unpack(Operands& operands) const {
-    ptx::barrier_wait(ring_.full(at_.stage), at_.parity);
+    ptx::barrier_wait(ring_.full(at_.stage()), at_.parity());
     u32 words[3][4];
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
-      ptx::load_shared(words[c], ring_.weights(at_.stage) + weights_ + c * layout::kChunkBytes);
+      ptx::load_shared(words[c], ring_.weights(at_.stage()) + weights_ + c * layout::kChunkBytes);
     }
 #pragma unroll
     for (int j = 0; j < layout::kQuads; ++j) {

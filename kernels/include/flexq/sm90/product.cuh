@@ -16,8 +16,7 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   constexpr bool kInt8 = T::kElement == 1;
   constexpr int kProducerRegisters = T::kGroups > 2              ? (kInt8 ? 32 : 48)
                                      : T::kM < 256 || !kInt8 ? 56
-                                     : T::kBlockScales           ? 32
-                                                                 : 24;
+                                                             : 24;
   constexpr int kShare = (kRegisters - kProducerRegisters) / T::kGroups / 8 * 8;
   constexpr int kConsumerRegisters = kShare < 240 ? kShare : 240;
 

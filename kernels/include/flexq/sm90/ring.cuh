@@ -60,15 +60,24 @@ struct Tile {
   static_assert(kSharedBytes <= 232448, "shared memory of a Hopper multiprocessor");
 };
 
-// Position in a ring and the phase parity that goes with it.
+// Position in a ring and the phase parity that goes with it: one number where both are bits of it.
 template <int stages>
-struct Cursor {
-  i32 stage = 0;
-  u32 parity = 0;
+class Cursor {
+  static constexpr bool kBits = (stages & (stages - 1)) == 0;
 
+ public:
+  __device__ __forceinline__ int stage() const { return kBits ? at_ % stages : at_; }
+  __device__ __forceinline__ u32 parity() const { return kBits ? at_ / stages % 2 : parity_; }
   __device__ __forceinline__ void advance() {
-    if (++stage == stages) stage = 0, parity ^= 1;
+    if (++at_ == stages && !kBits) at_ = 0, parity_ ^= 1;
   }
+  // The stage before.
+  __device__ __forceinline__ int before() const {
+    return kBits ? (at_ - 1) % stages : at_ == 0 ? stages - 1 : at_ - 1;
+  }
+
+ private:
+  u32 at_ = 0, parity_ = 0;
 };
 
 template <class T>
@@ -151,8 +160,8 @@ struct Ring {
 
   // Waits for the next stage of activations and returns its number.
   __device__ __forceinline__ int next_x(Cursor<T::kXStages>& at) const {
-    const int stage = at.stage;
-    ptx::barrier_wait(x_full(stage), at.parity);
+    const int stage = at.stage();
+    ptx::barrier_wait(x_full(stage), at.parity());
     at.advance();
     return stage;
   }
@@ -179,9 +188,9 @@ struct Ring {
       ptx::copy_fence();
 #pragma unroll 1
       for (int s = 0; s < T::kSumStages; ++s, from += kBytes / 4) {
-        ptx::barrier_wait(x_empty(at.stage), at.parity ^ 1);
-        ptx::barrier_arrive_expect(x_full(at.stage), kBytes);
-        ptx::copy_bulk(x(at.stage), from, kBytes, x_full(at.stage));
+        ptx::barrier_wait(x_empty(at.stage()), at.parity() ^ 1);
+        ptx::barrier_arrive_expect(x_full(at.stage()), kBytes);
+        ptx::copy_bulk(x(at.stage()), from, kBytes, x_full(at.stage()));
         at.advance();
       }
     }
@@ -211,8 +220,8 @@ struct Ring {
       const u16* scales = a.scales + u64(p.begin) * n_pad + first * layout::kTileRows;
 #pragma unroll 1
       for (int left = p.end - p.begin; left > 0; --left) {
-        const u32 to = weights(at.stage), done = full(at.stage);
-        ptx::barrier_wait(empty(at.stage), at.parity ^ 1);
+        const u32 to = weights(at.stage()), done = full(at.stage());
+        ptx::barrier_wait(empty(at.stage()), at.parity() ^ 1);
         ptx::barrier_arrive_expect(done, code_bytes + scale_bytes);
         if (exists) {
           ptx::copy_bulk(to + group * layout::kTileBytes, codes, layout::kTileBytes, done);
@@ -227,8 +236,8 @@ struct Ring {
         int left = (work.worker() - work.first_giver(p)) * (T::kGroups * T::kSumStages);
 #pragma unroll 1
         for (; left > 0; --left) {
-          ptx::barrier_wait(empty(at.stage), at.parity ^ 1);
-          ptx::barrier_arrive(full(at.stage));
+          ptx::barrier_wait(empty(at.stage()), at.parity() ^ 1);
+          ptx::barrier_arrive(full(at.stage()));
           at.advance();
         }
       }
@@ -247,8 +256,8 @@ struct Ring {
       const int row = place_of(p.tile, tiles_m, tiles_n, a.raster).m * T::kM;
 #pragma unroll 1
       for (int box = p.begin * T::kElement; box < p.end * T::kElement; box += T::kBoxes) {
-        ptx::barrier_wait(x_empty(at.stage), at.parity ^ 1);
-        copy_x(a, row, box, rank, at.stage);
+        ptx::barrier_wait(x_empty(at.stage()), at.parity() ^ 1);
+        copy_x(a, row, box, rank, at.stage());
         at.advance();
       }
       const Schedule work = schedule();
