@@ -12,6 +12,9 @@ use crate::types::{ActivationBits, Dtype};
 /// Bytes at the start of a workspace that must be zero before its first use, and are zero again
 /// after every product: counters of finished blocks.
 pub const COUNTER_BYTES: u64 = 1 << 18;
+/// The last counter: which worker comes next. Kernels draw it before earlier ones have ended, so others
+/// never touch it.
+const TICKET: u64 = COUNTER_BYTES - 4;
 
 /// A dense matrix of rows `stride` elements apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,7 +247,7 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
     }
     let plan = Plan::new(&p, config.partial_bytes(&p));
     let counters = config.counters() * 4;
-    if plan.end > product.workspace.bytes || counters > COUNTER_BYTES {
+    if plan.end > product.workspace.bytes || counters > TICKET {
         let needed = plan.end.max(counters);
         return Err(Error::Size {
             what: "workspace",
@@ -346,7 +349,7 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
                 y,
                 partial: base + plan.partial,
                 arrivals: base,
-                ticket: base + COUNTER_BYTES - 4,
+                ticket: base + TICKET,
                 m,
                 n,
                 k,

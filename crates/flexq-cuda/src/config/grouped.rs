@@ -55,8 +55,7 @@ mod tests {
 
     #[test]
     fn items_cover_every_way_to_share_out_the_rows() {
-        let arch =
-            Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448, memory_rate: 4917 };
+        let arch = Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448 };
         let problem = |m| Problem {
             arch,
             m,

@@ -28,8 +28,6 @@ pub struct Arch {
     pub multiprocessors: u32,
     /// Bytes of shared memory a block may use.
     pub shared_bytes: u32,
-    /// Bytes that memory can bring in a nanosecond.
-    pub memory_rate: u32,
 }
 
 /// Activations as the kernels read them.
@@ -229,12 +227,9 @@ pub fn choose_planes(p: &Problem) -> Option<Config> {
 mod tests {
     use super::*;
 
-    const H200: Arch =
-        Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448, memory_rate: 4917 };
-    const A100: Arch =
-        Arch { capability: (8, 0), multiprocessors: 108, shared_bytes: 166_912, memory_rate: 1555 };
-    const L40: Arch =
-        Arch { capability: (8, 9), multiprocessors: 142, shared_bytes: 101_376, memory_rate: 864 };
+    const H200: Arch = Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448 };
+    const A100: Arch = Arch { capability: (8, 0), multiprocessors: 108, shared_bytes: 166_912 };
+    const L40: Arch = Arch { capability: (8, 9), multiprocessors: 142, shared_bytes: 101_376 };
 
     fn problem(arch: Arch, m: usize, n: usize, k: usize, activations: Activations) -> Problem {
         Problem { arch, m, n, k, activations, segment: 128, aligned: k.is_multiple_of(8) }
@@ -272,9 +267,8 @@ mod tests {
         assert_eq!(launch(4, 1024, 4096), ("small", 8, 2, 1));
         let odd = Problem { segment: 64, ..problem(H200, 4, 4096, 4096, Activations::F16) };
         assert!(matches!(choose(&odd), Config::Small(c) if !c.options.streamed));
-        let h100 = Arch { memory_rate: 3352, ..H200 };
-        assert!(!matches!(choose(&problem(h100, 17, 4096, 4096, Activations::F16)), Config::Small(_)));
-        let int8 = problem(h100, 32, 4096, 4096, Activations::Int8 { per_row: true });
+        assert!(!matches!(choose(&problem(H200, 17, 4096, 4096, Activations::F16)), Config::Small(_)));
+        let int8 = problem(H200, 32, 4096, 4096, Activations::Int8 { per_row: true });
         assert!(matches!(choose(&int8), Config::Small(c) if c.rows == 32 && !c.options.fused));
     }
 

@@ -122,8 +122,7 @@ mod tests {
     use crate::config::{Activations, Arch};
 
     fn problem(m: usize, activations: Activations) -> Problem {
-        let arch =
-            Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448, memory_rate: 4917 };
+        let arch = Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448 };
         Problem { arch, m, n: 4096, k: 4096, activations, segment: 128, aligned: true }
     }
 

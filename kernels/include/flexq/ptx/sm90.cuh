@@ -74,7 +74,7 @@ __device__ __forceinline__ bool barrier_test(u32 barrier, u32 parity) {
 
 // Orders what this thread has seen written before the copies that it asks for.
 __device__ __forceinline__ void copy_fence() {
-  asm volatile("fence.proxy.async;" ::: "memory");
+  asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
 // `bytes` contiguous bytes; both addresses and the size are multiples of 16.

@@ -10,17 +10,18 @@
 //             16-bit: elements {k, m}, row stride x_stride * 2 bytes (a multiple of 16),
 //                     address a multiple of 16, box {64, rows / cluster}
 //             int8:   elements {Kpad, m} of the order in layout.cuh, box {128, rows / cluster}
-//   tiles   ceil(m / rows) * ceil(Npad / n), n = 64 groups cluster; the first `split_tiles` are
-//           cut along K so that all clusters get equal shares of them, the rest is dealt out
-//           whole; fewer are split than there are clusters
-//   memory  with split_tiles > 0: `partial` of (grid / cluster + split_tiles) * n * rows floats
-//           (any content), `arrivals` of split_tiles * groups * cluster words, zero before and
-//           after
+//   tiles   ceil(m / rows) * ceil(Npad / n), n = 64 groups cluster; the K blocks of the first
+//           `split_tiles` are dealt out to all clusters in equal ranges, the rest is dealt out
+//           whole; fewer than twice as many are split as there are clusters
+//   memory  with split_tiles > 0: `partial` of grid / cluster * n * rows floats (any content),
+//           `arrivals` of grid * groups words and `ticket` of one, zero before and after;
+//           launches on a stream may share them, kernels of other kinds must leave `ticket` alone
 //
 // The blocks of a cluster are neighbours along N: each fetches a part of the activations and sends
 // it to all, which saves traffic from the L2 cache, and power.
 //
-// Results do not depend on timing: partial sums are f32 and added in the order of K.
+// Results do not depend on timing: partial sums are f32 and added in a fixed order, those of a tile's
+// last columns first, then from its first columns on.
 #pragma once
 
 #include "flexq/types.cuh"

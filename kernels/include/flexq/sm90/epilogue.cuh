@@ -113,12 +113,15 @@ __device__ __forceinline__ void store_tile(const HopperArgs& a, int row0, int co
       ptx::store_matrix_transposed(to + i * 8 * T::kSliceRow, v);
     }
     ptx::named_barrier(1 + group, 128);
+    const int row = thread / 8, piece = thread % 8;
+    u32 v[T::kSlice / 16][4];
 #pragma unroll
-    for (int i = 0; i < T::kSlice; i += 16) {
-      const int row = i + thread / 8, piece = thread % 8;
-      u32 v[4];
-      ptx::load_shared(v, slice + row * T::kSliceRow + piece * 16);
-      store_eight(a, row0 + first * 8 + row, col + piece * 8, v);
+    for (int i = 0; i < T::kSlice / 16; ++i) {
+      ptx::load_shared(v[i], slice + (i * 16 + row) * T::kSliceRow + piece * 16);
+    }
+#pragma unroll
+    for (int i = 0; i < T::kSlice / 16; ++i) {
+      store_eight(a, row0 + first * 8 + i * 16 + row, col + piece * 8, v[i]);
     }
   }
 }

@@ -54,6 +54,7 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
     // One thread of each warp: activations, then the weights of each group.
     static_assert(T::kGroups < 4, "a warp each");
     const int warp = threadIdx.x / 32 % 4;
+    if (kClerk<T> && warp == 3) tell<T>(a, schedule(), neighbour);
     if (threadIdx.x % 32 == 0) {
       if (warp == 0) {
         ring.produce_x(a, schedule, tiles_m, tiles_n, neighbour);

@@ -184,7 +184,6 @@ struct Ring {
       u32* const word = given(a, w, rank, group);
       while (ptx::load_acquire(word) == 0) {
       }
-      *word = 0;
       ptx::copy_fence();
 #pragma unroll 1
       for (int s = 0; s < T::kSumStages; ++s, from += kBytes / 4) {
@@ -193,6 +192,7 @@ struct Ring {
         ptx::copy_bulk(x(at.stage()), from, kBytes, x_full(at.stage()));
         at.advance();
       }
+      *word = 0;  // late: the fence would wait for it
     }
   }
 
@@ -248,12 +248,16 @@ struct Ring {
   __device__ __forceinline__ void produce_x(const HopperArgs& a, const Work& schedule, int tiles_m,
                                             int tiles_n, u32 rank) const {
     ptx::prefetch_map(&a.x);
-    ptx::wait_for_previous();
-    if (a.late) ptx::launch_dependents();
     Cursor<T::kXStages> at;
     Piece p;
-    for (int i = 0; schedule().piece(i, p); ++i) {
-      const int row = place_of(p.tile, tiles_m, tiles_n, a.raster).m * T::kM;
+    const auto row_of = [&] { return place_of(p.tile, tiles_m, tiles_n, a.raster).m * T::kM; };
+    // Where the first piece is takes as long to find as its first copy: before the wait.
+    bool more = schedule().piece(0, p);
+    int row = row_of();
+    ptx::pin(row);
+    ptx::wait_for_previous();
+    if (a.late) ptx::launch_dependents();
+    for (int i = 1; more; ++i) {
 #pragma unroll 1
       for (int box = p.begin * T::kElement; box < p.end * T::kElement; box += T::kBoxes) {
         ptx::barrier_wait(x_empty(at.stage()), at.parity() ^ 1);
@@ -263,6 +267,8 @@ struct Ring {
       const Schedule work = schedule();
 #pragma unroll 1
       for (int w = work.first_giver(p); w < work.worker(); ++w) copy_sums(a, w, rank, at);
+      more = work.piece(i, p);
+      row = row_of();
     }
   }
 };

@@ -16,6 +16,13 @@ __device__ __forceinline__ float* vector_of(Sums<T>& sum, int i) {
   return &sum[i / (T::kPart / 8)][4 * (i % (T::kPart / 8))];
 }
 
+// Where groups are few, a warp of the producers tells the one that waits: that takes as long as the
+// sums need to get to where all can see them. With 16 bits, whose K blocks are limited by power, nothing
+// is gained, and the compiler makes the loop over them 3 % longer.
+template <class T>
+constexpr bool kClerk = T::kGroups < 3 && T::kElement == 1;
+constexpr int kGiven = 4;  // named barriers of each group with that warp
+
 // Writes a group's sums to `to` [vectors of four sums][128 threads] and says so.
 template <class T>
 __device__ __forceinline__ void give(float* to, u32* given, int group, Sums<T>& sum) {
@@ -25,8 +32,24 @@ __device__ __forceinline__ void give(float* to, u32* given, int group, Sums<T>& 
     const float* s = vector_of<T>(sum, i);
     *reinterpret_cast<float4*>(to + i * 512 + thread * 4) = make_float4(s[0], s[1], s[2], s[3]);
   }
-  ptx::named_barrier(1 + group, 128);
-  if (thread == 0) ptx::store_release(given, 1);
+  if constexpr (kClerk<T>) {
+    ptx::named_arrive(kGiven + group, 128 + 32);
+  } else {
+    ptx::named_barrier(1 + group, 128);
+    if (thread == 0) ptx::store_release(given, 1);
+  }
+}
+
+// By the warp that tells.
+template <class T>
+__device__ __forceinline__ void tell(const HopperArgs& a, const Schedule& work, u32 rank) {
+  Piece p;
+  if (!work.piece(0, p) || !work.gives(p)) return;
+  for (int group = 0; group < T::kGroups; ++group) {
+    ptx::named_barrier(kGiven + group, 128 + 32);
+    if (threadIdx.x % 32 == 0) ptx::store_release(Ring<T>::given(a, work.worker(), rank, group), 1);
+    __syncwarp();
+  }
 }
 
 // Adds the sums of `givers` workers, in their order, from the stages that follow a piece: those of
@@ -42,13 +65,21 @@ __device__ __forceinline__ void take(const Ring<T>& ring, Consumer& consumer, in
       const int stage = consumer.next_stage();
       if (mine) {
         const u32 from = ring.x(stage) + threadIdx.x % 128 * 16;
+        constexpr int kBatch = 4;  // on their way at a time
 #pragma unroll
-        for (int i = 0; i < kStageVectors; ++i) {
-          u32 v[4];
-          ptx::load_shared(v, from + i * 2048);
-          float* t = vector_of<T>(sum, s * kStageVectors + i);
+        for (int first = 0; first < kStageVectors; first += kBatch) {
+          u32 v[kBatch][4];
 #pragma unroll
-          for (int j = 0; j < 4; ++j) t[j] += __uint_as_float(v[j]);
+          for (int i = 0; i < kBatch; ++i) {
+            if (first + i < kStageVectors) ptx::load_shared(v[i], from + (first + i) * 2048);
+          }
+#pragma unroll
+          for (int i = 0; i < kBatch; ++i) {
+            if (first + i >= kStageVectors) continue;
+            float* t = vector_of<T>(sum, s * kStageVectors + first + i);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) t[j] += __uint_as_float(v[i][j]);
+          }
         }
         ptx::named_barrier(1 + group, 128);  // or racecheck would not see all lanes' reads end
       }
