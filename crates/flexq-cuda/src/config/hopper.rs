@@ -49,26 +49,26 @@ const fn kernel(kind: Kind, rows: u32, groups: u32, (stages, x_stages): (u32, u3
 }
 
 static KERNELS: [Kernel; 20] = [
-    kernel(Kind::Float, 32, 2, (8, 8), 545),
-    kernel(Kind::Float, 64, 2, (6, 6), 561),
-    kernel(Kind::Float, 128, 2, (5, 4), 769),
-    kernel(Kind::Float, 128, 3, (5, 3), 1151),
-    kernel(Kind::Float, 176, 2, (5, 3), 983),
-    kernel(Kind::Float, 192, 2, (4, 3), 1022),
-    Kernel { boxes: 1, ..kernel(Kind::Float, 256, 2, (3, 5), 1350) },
-    Kernel { boxes: 1, cluster: 2, ..kernel(Kind::Float, 256, 2, (3, 5), 1316) },
-    kernel(Kind::Rows, 32, 2, (10, 10), 294),
-    kernel(Kind::Rows, 64, 2, (8, 8), 368),
-    kernel(Kind::Rows, 128, 2, (6, 6), 539),
-    kernel(Kind::Rows, 128, 3, (5, 5), 805),
-    kernel(Kind::Rows, 176, 2, (5, 5), 716),
-    kernel(Kind::Rows, 256, 2, (4, 4), 935),
-    kernel(Kind::Blocks, 32, 2, (10, 10), 359),
-    kernel(Kind::Blocks, 64, 2, (8, 8), 442),
-    kernel(Kind::Blocks, 128, 2, (6, 6), 686),
-    kernel(Kind::Blocks, 128, 3, (5, 5), 1024),
-    kernel(Kind::Blocks, 176, 2, (5, 5), 896),
-    kernel(Kind::Blocks, 256, 2, (4, 4), 1239),
+    kernel(Kind::Float, 32, 2, (8, 8), 453),
+    kernel(Kind::Float, 64, 2, (6, 6), 588),
+    kernel(Kind::Float, 128, 2, (5, 4), 754),
+    kernel(Kind::Float, 128, 3, (5, 3), 1146),
+    kernel(Kind::Float, 176, 2, (5, 3), 959),
+    kernel(Kind::Float, 192, 2, (4, 3), 1001),
+    Kernel { boxes: 1, ..kernel(Kind::Float, 256, 2, (3, 5), 1349) },
+    Kernel { boxes: 1, cluster: 2, ..kernel(Kind::Float, 256, 2, (3, 5), 1330) },
+    kernel(Kind::Rows, 32, 2, (10, 10), 330),
+    kernel(Kind::Rows, 64, 2, (8, 8), 389),
+    kernel(Kind::Rows, 128, 2, (6, 6), 589),
+    kernel(Kind::Rows, 128, 3, (5, 5), 839),
+    kernel(Kind::Rows, 176, 2, (5, 5), 784),
+    kernel(Kind::Rows, 256, 2, (4, 4), 960),
+    kernel(Kind::Blocks, 32, 2, (10, 10), 324),
+    kernel(Kind::Blocks, 64, 2, (8, 8), 374),
+    kernel(Kind::Blocks, 128, 2, (6, 6), 655),
+    kernel(Kind::Blocks, 128, 3, (5, 5), 1012),
+    kernel(Kind::Blocks, 176, 2, (5, 5), 861),
+    kernel(Kind::Blocks, 256, 2, (4, 4), 1150),
 ];
 
 impl Kernel {
@@ -105,12 +105,12 @@ impl Kernel {
         };
         let rows = u64::from(self.rows);
         // Workers that multiply `units` K blocks, and store sums of `tiles` tiles before the last.
-        let time = |units: u64, tiles: u64| units * self.time + tiles * 7 * rows;
+        let time = |units: u64, tiles: u64| units * self.time + tiles * rows * 117 / 10;
         let grid = |workers: u32| workers * self.cluster;
         // Whole tiles.
         let rounds = u64::from(tiles.div_ceil(most));
         let mut launches = vec![(
-            time(rounds * k_blocks, rounds.saturating_sub(1)) + 2044 + rows * 14 / 10,
+            time(rounds * k_blocks, rounds.saturating_sub(1)) + 2036 + rows * 36 / 10,
             Hopper { grid: grid(most.min(tiles)), ..base },
         )];
         // Or a full round and a partial one are dealt out by K blocks, which leaves two parts of a tile.
@@ -120,26 +120,26 @@ impl Kernel {
         if rest > 0 && whole > 0 {
             // Workers are at different columns then, and share less of x in the cache.
             let megabytes = p.m as u64 * p.k as u64 * p.activations.bytes() / 1_000_000;
-            let (least, more) = if self.kind == Kind::Float { (1900, 47) } else { (830, 13) };
+            let (least, more) = if self.kind == Kind::Float { (1563, 60) } else { (1475, 0) };
             let lag = each * self.time * (least + more * megabytes) / 100_000;
             let launch = Hopper { grid: grid(most), split_tiles: rest + most, ..base };
-            launches.push((time(each, whole) + lag + 4100 + 19 * rows, launch));
+            launches.push((time(each, whole) + lag + 4780 + rows * 13 / 10, launch));
         }
         // Fewer tiles than workers: all share, or the same number shares each.
         if whole == 0 && units >= u64::from(most) {
             let launch = Hopper { grid: grid(most), split_tiles: tiles, ..base };
-            launches.push((time(each, 0) + 5200 + 17 * rows, launch));
+            launches.push((time(each, 0) + 5169 + 19 * rows, launch));
         }
         let workers = u64::from(most / tiles * tiles).min(units) as u32;
         if workers > tiles {
             let each = units.div_ceil(u64::from(workers));
             let launch = Hopper { grid: grid(workers), split_tiles: tiles, ..base };
-            launches.push((time(each, 0) + 4300 + 19 * rows, launch));
+            launches.push((time(each, 0) + 4324 + rows * 197 / 10, launch));
         }
         // Two blocks share the K of a tile. Larger clusters do not fill the multiprocessors.
         if self.cluster == 1 && tiles * 2 <= most && k_blocks >= 2 {
             let launch = Hopper { splits: 2, grid: tiles * 2, ..base };
-            launches.push((time(k_blocks.div_ceil(2), 0) + 4200 + 10 * rows, launch));
+            launches.push((time(k_blocks.div_ceil(2), 0) + 2428 + rows * 104 / 10, launch));
         }
         launches
     }

@@ -307,9 +307,9 @@ mod tests {
         assert_eq!(choice(32, 8192, 8192), "hopper 32x128 splits=2 split_tiles=0 grid=128");
         // 40 tiles: three blocks each
         assert_eq!(choice(32, 5120, 5120), "hopper 32x128 splits=1 split_tiles=40 grid=120");
-        // tiles of other shapes, which make one round, or nearly two
+        // tiles of another shape, which make one round
         assert_eq!(choice(256, 12288, 4096), "hopper 128x192 splits=1 split_tiles=0 grid=128");
-        assert_eq!(choice(512, 11008, 4096), "hopper 176x128 splits=1 split_tiles=0 grid=132");
+        assert_eq!(choice(512, 5120, 5120), "hopper 176x128 splits=1 split_tiles=0 grid=120");
         // whole tiles of 256 rows, clusters of two; where rounds are uneven, K is dealt out
         assert_eq!(choice(1024, 8192, 8192), "hopper 256x256 splits=1 split_tiles=0 grid=132");
         assert_eq!(choice(2048, 8192, 28672), "hopper 256x256 splits=1 split_tiles=0 grid=132");
