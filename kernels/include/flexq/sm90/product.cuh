@@ -14,9 +14,9 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   // The registers of the block at launch, per 128 threads, change hands.
   constexpr int kRegisters = 65536 / T::kThreads / 8 * 8 * (T::kGroups + 1);
   constexpr bool kInt8 = T::kElement == 1;
-  constexpr int kProducerRegisters = T::kGroups > 2              ? (kInt8 ? 32 : 48)
-                                     : T::kM < 256 || !kInt8 ? 56
-                                                             : 24;
+  constexpr int kProducerRegisters = T::kGroups > 2          ? (kInt8 ? 32 : 48)
+                                     : kInt8 && T::kM == 256 ? 24
+                                                             : 56;
   constexpr int kShare = (kRegisters - kProducerRegisters) / T::kGroups / 8 * 8;
   constexpr int kConsumerRegisters = kShare < 240 ? kShare : 240;
 

@@ -55,7 +55,8 @@ __device__ __forceinline__ void tell(const HopperArgs& a, const Schedule& work, 
 // Adds the sums of `givers` workers, in their order, from the stages that follow a piece: those of
 // every group, of which each takes its own.
 template <class T, class Consumer>
-__device__ __forceinline__ void take(const Ring<T>& ring, Consumer& consumer, int givers, int group, Sums<T>& sum) {
+__device__ __forceinline__ void take(const Ring<T>& ring, Consumer& consumer, int givers,
+                                     int group, Sums<T>& sum) {
   constexpr int kStageVectors = T::kM / 8 / T::kSumStages;
 #pragma unroll 1
   for (int stages = givers * T::kGroups; stages > 0; --stages) {
