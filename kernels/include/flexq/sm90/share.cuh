@@ -82,7 +82,7 @@ __device__ __forceinline__ void take(const Ring<T>& ring, Consumer& consumer, in
             for (int j = 0; j < 4; ++j) t[j] += __uint_as_float(v[i][j]);
           }
         }
-        ptx::named_barrier(1 + group, 128);  // or racecheck would not see all lanes' reads end
+        ptx::named_barrier(1 + group, 128);  // all have used what they read before any says so
       }
       consumer.end_stage(stage);
     }
