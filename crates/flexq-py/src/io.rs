@@ -110,6 +110,12 @@ impl Reader {
         self.index.contains_key(name)
     }
 
+    /// Name, safetensors type and shape of every tensor as it is stored.
+    fn stored(&self) -> Vec<(String, &'static str, Vec<usize>)> {
+        let entries = self.files.iter().flat_map(File::entries);
+        entries.map(|entry| (entry.name().to_owned(), entry.dtype().name(), entry.shape().to_vec())).collect()
+    }
+
     /// The strings of the header; of several files, those of the first that has the key.
     fn metadata(&self) -> HashMap<String, String> {
         let mut metadata = HashMap::new();

@@ -1,9 +1,7 @@
 """Which weights a checkpoint holds packed, by the names the model gives them."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -44,17 +42,11 @@ def read_headers(files: Iterable[str]) -> dict[str, Stored]:
     Raises:
         flexq.FormatError: naming a file that is cut off or otherwise malformed.
     """
-    tensors = {}
-    for file in files:
-        # transformers itself would not say which file it is
-        Reader(file)
-        with Path(file).open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            tensors[name] = Stored(entry["dtype"], tuple(entry["shape"]))
-    return tensors
+    return {
+        name: Stored(dtype, tuple(shape))
+        for file in files
+        for name, dtype, shape in Reader(file).stored()
+    }
 
 
 def namer(model: Any, conversions: Iterable[Any]) -> Callable[[str], str]:
