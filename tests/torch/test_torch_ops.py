@@ -204,8 +204,10 @@ def test_kernels_of_a_gpu_are_not_asked_to_read_past_a_weight():
     cuda._weight(codes.repeat(3), scales.half().repeat(3), 32, 256, 128, experts=3)
     with pytest.raises(ValueError, match="weight of 32 x 512 in device order"):
         cuda._weight(codes, scales.half(), 32, 512, 128)
-    with pytest.raises(ValueError, match="device order"):
+    with pytest.raises(ValueError, match="weight of 3 x 32 x 256 in device order"):
         cuda._weight(codes, scales.half(), 32, 256, 128, experts=3)
+    with pytest.raises(ValueError, match=r"128 scales, found .* and 64"):
+        cuda._weight(codes, scales.half()[:64], 32, 256, 128)
 
 
 def test_activations_of_another_type_are_refused():

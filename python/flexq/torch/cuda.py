@@ -51,13 +51,16 @@ def _stream(packed: Tensor, x: Tensor) -> tuple[int, int]:
 
 
 @cache
-def _check_size(codes: int, rows: int, columns: int, group: int) -> None:
-    """Raises unless a weight of `rows x columns` in device order has so many bytes of codes."""
-    expected, _ = _flexq.cuda_sizes(rows, columns, group)
-    if codes != expected:
+def _check_sizes(
+    codes: int, scales: int, rows: int, columns: int, group: int, experts: int
+) -> None:
+    """Raises unless weights in device order have so many bytes of codes, and so many scales."""
+    expected = tuple(experts * size for size in _flexq.cuda_sizes(rows, columns, group))
+    if (codes, scales) != expected:
+        of = f"{experts} x " if experts != 1 else ""
         raise ValueError(
-            f"weight of {rows} x {columns} in device order: expected {expected} bytes of codes, "
-            f"found {codes}; columns are those of x"
+            f"weight of {of}{rows} x {columns} in device order: expected {expected[0]} bytes of "
+            f"codes and {expected[1]} scales, found {codes} and {scales}; columns are those of x"
         )
 
 
@@ -65,7 +68,7 @@ def _weight(
     codes: Tensor, scales: Tensor, rows: int, columns: int, group: int, experts: int = 1
 ) -> _Weight:
     """A weight, or a stack of experts', as kernels take it: they trust these sizes."""
-    _check_size(codes.numel() // experts, rows, columns, group)
+    _check_sizes(codes.numel(), scales.numel(), rows, columns, group, experts)
     kind = dtype_number(scales.dtype)
     return codes.data_ptr(), scales.data_ptr(), kind, rows, columns, group
 
