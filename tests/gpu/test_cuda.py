@@ -324,6 +324,15 @@ def test_no_rows():
     assert linear(w, torch.zeros(0, 128, device="cuda").half(), torch.float32).shape == (0, 64)
 
 
+@pytest.mark.parametrize("m", [1, 16, 64])
+def test_weights_without_rows_or_columns(m):
+    q = flexq.quantize(np.ones((0, 128), np.float32)).to("cuda")
+    assert flexq.matmul(np.ones((m, 128), np.float16), q).shape == (m, 0)
+    q = flexq.quantize(np.ones((64, 0), np.float32)).to("cuda")
+    with pytest.raises(ValueError, match="K: expected at least 1 on a GPU"):
+        flexq.matmul(np.ones((m, 0), np.float16), q)
+
+
 # many rows; one token's two experts; experts of more rows than a launch of few takes at once, some
 # without any; more experts than a warp has lanes; rows past the last end, which stay as they are
 ENDS = [

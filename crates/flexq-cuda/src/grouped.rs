@@ -38,7 +38,7 @@ fn plan(p: &Problem, experts: usize) -> (Option<Grouped>, Plan) {
 /// Bytes of workspace for a product of `m` rows in all.
 ///
 /// # Errors
-/// Activations in single precision.
+/// Activations in single precision; a weight without columns.
 pub fn workspace_bytes(
     device: &Device,
     weight: &Weight,

@@ -145,6 +145,9 @@ pub(crate) fn problem(device: &Device, weight: &Weight, x: &Matrix, precision: P
         (ActivationBits::A16, Dtype::BF16) => Activations::BF16,
         _ => Activations::Int8 { per_row: precision.per_row },
     };
+    if weight.k == 0 {
+        return Err(Error::Size { what: "K", expected: "at least 1 on a GPU".to_owned(), found: 0 });
+    }
     let quantized = precision.bits != ActivationBits::A16;
     Ok(Problem {
         arch: device.info().arch,
@@ -160,7 +163,7 @@ pub(crate) fn problem(device: &Device, weight: &Weight, x: &Matrix, precision: P
 /// Bytes of workspace for products with up to `m` rows, whatever kernel they get.
 ///
 /// # Errors
-/// Activations in single precision.
+/// Activations in single precision; a weight without columns.
 pub fn workspace_bytes(
     device: &Device,
     weight: &Weight,
@@ -188,7 +191,7 @@ pub fn workspace_bytes(
 /// The kernel this product gets, by [`config::choose`] or as asked for; see [`Config::requested`].
 ///
 /// # Errors
-/// Activations in single precision; a request that cannot be met.
+/// Activations in single precision; a weight without columns; a request that cannot be met.
 pub fn choice(
     device: &Device,
     weight: &Weight,
@@ -203,7 +206,7 @@ pub fn choice(
 /// Bytes of workspace for a product with one kernel.
 ///
 /// # Errors
-/// Activations in single precision.
+/// Activations in single precision; a weight without columns.
 pub fn workspace_bytes_with(
     device: &Device,
     weight: &Weight,

@@ -1,6 +1,6 @@
 //! Launches of products by expert.
 
-use super::{Problem, Small};
+use super::{Family, Problem, Small};
 use crate::order::TILE_ROWS;
 
 /// A launch for few rows an expert: a small product for each expert that has rows, eight at most.
@@ -29,7 +29,7 @@ impl Grouped {
         let items = (p.m + (Self::ROWS - 1) * active) / Self::ROWS;
         let mut share = Problem { m: p.m.min(Self::ROWS), ..*p };
         share.arch.multiprocessors = (p.arch.multiprocessors / active.max(1) as u32).max(1);
-        let small = Small::choose(&share, false)?;
+        let small = Small::choose(&share, Family::Staged)?;
         Some(Self { small, items: items as u32 })
     }
 

@@ -216,7 +216,7 @@ impl Hopper {
     /// The launch thought best of those that `which` accepts, or `None` where there is none or the GPU
     /// or the operands forbid it.
     pub(super) fn best(p: &Problem, which: impl Fn(&Self) -> bool) -> Option<Self> {
-        if p.arch.capability != (9, 0) || p.segment != 128 || !p.aligned || p.m == 0 {
+        if p.arch.capability != (9, 0) || p.segment != 128 || !p.aligned || p.is_empty() {
             return None;
         }
         let kind = Kind::of(p.activations);

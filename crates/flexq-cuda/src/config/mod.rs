@@ -14,7 +14,7 @@ use std::fmt;
 
 pub use grouped::Grouped;
 pub use hopper::Hopper;
-pub use small::{Reduce, Small, SmallOptions};
+pub use small::{Family, Reduce, Small, SmallOptions};
 pub use tile::Tile;
 
 use crate::order::{TILE_COLUMNS, TILE_ROWS};
@@ -86,6 +86,11 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Whether there is no output, so that nothing is launched.
+    fn is_empty(&self) -> bool {
+        self.m == 0 || self.n == 0
+    }
+
     /// Strips of 16 weight rows, padding included.
     fn strips(&self) -> u64 {
         (self.n.next_multiple_of(TILE_ROWS) / 16) as u64
@@ -142,7 +147,7 @@ impl fmt::Display for Config {
             Self::Small(c) => write!(
                 f,
                 "{}{} rows={} strips={} splits={}{} stages={} grid={} shared={}",
-                c.options.family(),
+                c.options.family.name(),
                 if c.options.fused { " fused" } else { "" },
                 c.rows,
                 c.strips,
@@ -211,16 +216,10 @@ pub fn choose(p: &Problem) -> Config {
     }
     let hopper = Hopper::choose(p);
     let few = if hopper.is_some() { few_rows_win(p) } else { p.m <= 24 };
-    if few && let Some(small) = Small::choose(p, false) {
+    if few && let Some(small) = Small::choose(p, Family::Staged) {
         return Config::Small(small);
     }
     hopper.map_or_else(|| Config::Tile(Tile::choose(p)), Config::Hopper)
-}
-
-/// The bit-plane kernel for a product of up to eight rows of int8 activations.
-#[must_use]
-pub fn choose_planes(p: &Problem) -> Option<Config> {
-    Small::choose(p, true).map(Config::Small)
 }
 
 #[cfg(test)]
@@ -253,7 +252,7 @@ mod tests {
     #[test]
     fn few_rows_load_activations_on_the_way() {
         let launch = |m, n, k| match choose(&problem(H200, m, n, k, Activations::F16)) {
-            Config::Small(c) => (c.options.family(), c.rows, c.splits, c.options.blocks),
+            Config::Small(c) => (c.options.family.name(), c.rows, c.splits, c.options.blocks),
             config => panic!("{config}"),
         };
         assert_eq!(launch(8, 4096, 14336), ("streamed", 8, 1, 1));
@@ -266,7 +265,7 @@ mod tests {
         // too few strips for all multiprocessors: parts of K, which need x beforehand
         assert_eq!(launch(4, 1024, 4096), ("small", 8, 2, 1));
         let odd = Problem { segment: 64, ..problem(H200, 4, 4096, 4096, Activations::F16) };
-        assert!(matches!(choose(&odd), Config::Small(c) if !c.options.streamed));
+        assert!(matches!(choose(&odd), Config::Small(c) if c.options.family == Family::Staged));
         assert!(!matches!(choose(&problem(H200, 17, 4096, 4096, Activations::F16)), Config::Small(_)));
         let int8 = problem(H200, 32, 4096, 4096, Activations::Int8 { per_row: true });
         assert!(matches!(choose(&int8), Config::Small(c) if c.rows == 32 && !c.options.fused));
@@ -278,7 +277,7 @@ mod tests {
             let Config::Small(c) = choose(&problem(H200, m, 4096, k, Activations::Int8 { per_row })) else {
                 panic!("{m} {k}")
             };
-            (c.options.family(), c.options.fused, c.splits, c.options.room)
+            (c.options.family.name(), c.options.fused, c.splits, c.options.room)
         };
         // each of two blocks quantizes half of every row
         assert_eq!(launch(4, 4096, false), ("streamed", true, 2, 2));
@@ -327,8 +326,10 @@ mod tests {
         ];
         for arch in [H200, A100, L40] {
             for activations in kinds {
-                for (n, k) in [(1, 1), (64, 128), (100, 172), (4096, 11008), (8192, 28672), (128_256, 4096)] {
-                    for m in [1, 7, 8, 9, 16, 17, 31, 33, 64, 65, 128, 1000, 16384] {
+                for (n, k) in
+                    [(0, 128), (1, 1), (64, 128), (100, 172), (4096, 11008), (8192, 28672), (128_256, 4096)]
+                {
+                    for m in [0, 1, 7, 8, 9, 16, 17, 31, 33, 64, 65, 128, 1000, 16384] {
                         for segment in [32, 64, 128] {
                             let p = Problem { segment, ..problem(arch, m, n, k, activations) };
                             let config = choose(&p);
@@ -339,7 +340,10 @@ mod tests {
                             };
                             assert!(shared <= arch.shared_bytes, "{config} {p:?}");
                             // the L40 has too little shared memory for some
-                            let fits = arch == L40 || m > 8 || Small::choose(&p, false).is_some();
+                            let fits = arch == L40
+                                || p.is_empty()
+                                || m > 8
+                                || Small::choose(&p, Family::Staged).is_some();
                             assert!(fits, "{p:?}");
                             if let Config::Hopper(c) = config {
                                 assert!(

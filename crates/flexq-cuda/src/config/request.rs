@@ -5,7 +5,7 @@
 //! splits=2"`.
 
 use super::streamed::Streamed;
-use super::{Config, Hopper, Problem, Reduce, Small, Tile, choose};
+use super::{Config, Family, Hopper, Problem, Reduce, Small, Tile, choose};
 use crate::error::{Error, Result};
 
 /// The names and numbers after the family.
@@ -72,7 +72,8 @@ impl Config {
                 Self::Small(Small::streamed_with(p, o).ok_or_else(unfit)?)
             }
             "small" | "planes" => {
-                let chosen = Small::choose(p, family == "planes").ok_or_else(unfit)?;
+                let which = if family == "planes" { Family::Planes } else { Family::Staged };
+                let chosen = Small::choose(p, which).ok_or_else(unfit)?;
                 let mut o = chosen.options;
                 let (mut fused, mut cluster) = (u64::from(o.fused), u64::from(o.reduce == Reduce::Cluster));
                 options.take("fused", &mut fused);
@@ -135,7 +136,7 @@ mod tests {
         };
         assert_eq!((c.splits, c.cluster(), c.options.fused), (4, 4, false));
         let Config::Small(c) = Config::requested("planes", &p).unwrap() else { panic!() };
-        assert!(c.options.planes);
+        assert_eq!(c.options.family, Family::Planes);
         assert!(matches!(Config::requested("tile splits=2", &p).unwrap(), Config::Tile(c) if c.splits == 2));
         assert!(
             matches!(Config::requested("hopper rows=64", &p).unwrap(), Config::Hopper(c) if c.rows == 64)

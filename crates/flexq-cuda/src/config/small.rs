@@ -34,13 +34,33 @@ pub(super) fn share(p: &Problem, room: u64) -> u64 {
 /// Depth of a warp's ring where it is fixed: before Hopper.
 const FIXED_STAGES: u64 = 5;
 
+/// Kernels of few rows, each with a file of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Activations are staged before the first product.
+    Staged,
+    /// They are loaded while weights come.
+    Streamed,
+    /// They are staged, and multiplied as bit planes.
+    Planes,
+}
+
+impl Family {
+    /// As requests name it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Staged => "small",
+            Self::Streamed => "streamed",
+            Self::Planes => "planes",
+        }
+    }
+}
+
 /// What can be chosen of a launch; the rest follows from the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmallOptions {
-    /// Multiply bit planes rather than integers.
-    pub planes: bool,
-    /// Load activations while weights come rather than before.
-    pub streamed: bool,
+    /// Whose launch this is.
+    pub family: Family,
     /// Quantize activations while they are staged rather than by a launch before this one.
     pub fused: bool,
     /// Parts of K.
@@ -54,17 +74,6 @@ pub struct SmallOptions {
     /// Blocks a multiprocessor has shared memory for. Where that is more than a launch
     /// needs, the next product fetches its first weights while this one finishes.
     pub room: u64,
-}
-
-impl SmallOptions {
-    /// The family, as requests name it.
-    pub(super) fn family(&self) -> &'static str {
-        match (self.streamed, self.planes) {
-            (true, _) => "streamed",
-            (_, true) => "planes",
-            _ => "small",
-        }
-    }
 }
 
 /// A launch of a small-M kernel.
@@ -103,10 +112,12 @@ impl Small {
             _ => return None,
         };
         let int8 = p.activations.is_int8();
-        if options.streamed
-            || options.planes && (p.segment != 128 || rows != 8 || !int8)
-            || options.fused && !int8
-        {
+        let possible = match options.family {
+            Family::Staged => true,
+            Family::Planes => p.segment == 128 && rows == 8 && int8,
+            Family::Streamed => false, // see `streamed_with`
+        };
+        if p.is_empty() || !possible || options.fused && !int8 {
             return None;
         }
         let (m, k_blocks) = (p.m as u64, p.k_blocks());
@@ -216,13 +227,12 @@ impl Small {
     }
 
     /// The launch of these parts, beside which the next one finds room if rings can still be deep.
-    fn with_parts(p: &Problem, planes: bool, parts: &Parts) -> Option<Self> {
+    fn with_parts(p: &Problem, family: Family, parts: &Parts) -> Option<Self> {
         let &Parts { splits, reduce, blocks, fused } = parts;
         let hopper = p.arch.capability >= (9, 0);
         let stages = if p.activations.is_int8() { INT8_STAGES } else { STAGES };
         let with_room = |room| {
-            let options =
-                SmallOptions { planes, streamed: false, fused, splits, reduce, stages, blocks, room };
+            let options = SmallOptions { family, fused, splits, reduce, stages, blocks, room };
             Self::with(p, &options)
         };
         // A launch that quantizes would take the place of a block beside this one, and a cluster of four
@@ -235,7 +245,7 @@ impl Small {
 
     /// The launch thought fastest: activations are staged by every block, so parts of K pay where
     /// there are many of them; quantizing them there saves a launch.
-    pub(super) fn choose(p: &Problem, planes: bool) -> Option<Self> {
+    pub(super) fn choose(p: &Problem, family: Family) -> Option<Self> {
         // Sums of many strips can take more memory than there is.
         let rounds = (p.strips() / (u64::from(p.arch.multiprocessors) * 16)).max(1);
         let hopper = p.arch.capability >= (9, 0);
@@ -258,7 +268,7 @@ impl Small {
         let best = |most: u64, ways: &[Parts]| {
             ways.iter()
                 .filter(|way| way.splits <= most)
-                .filter_map(|way| Self::with_parts(p, planes, way))
+                .filter_map(|way| Self::with_parts(p, family, way))
                 .min_by_key(|launch| launch.time(p))
         };
         // More parts leave multiprocessors idle, into which later launches would move.

@@ -2,7 +2,7 @@
 //! (`kernels/include/flexq/small_streamed.cuh`).
 
 use super::small::{share, warps};
-use super::{Activations, Problem, Reduce, Small, SmallOptions};
+use super::{Activations, Family, Problem, Reduce, Small, SmallOptions};
 
 /// Bytes that a warp keeps of a row of activations: 128 columns, padded; with codes, their scale.
 const FLOAT_BYTES: u64 = 128 * 2 + 16;
@@ -44,7 +44,7 @@ impl Small {
         };
         let (m, k_blocks) = (p.m as u64, p.k_blocks());
         let possible = o.blocks > 0 && (1..=k_blocks.min(8)).contains(&o.splits);
-        if p.arch.capability < (9, 0) || p.segment != 128 || !fits || !possible {
+        if p.is_empty() || p.arch.capability < (9, 0) || p.segment != 128 || !fits || !possible {
             return None;
         }
         let warps = warps(true);
@@ -71,8 +71,7 @@ impl Small {
             // The same share for every launch that another can lie beside; see `Small::with`.
             let shared = if room > 1 { most } else { needed.max(u64::from(p.arch.shared_bytes) / 2) };
             let options = SmallOptions {
-                planes: false,
-                streamed: true,
+                family: Family::Streamed,
                 fused: p.activations.is_int8(),
                 splits: o.splits,
                 reduce: Reduce::Cluster,

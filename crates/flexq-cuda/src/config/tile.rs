@@ -41,6 +41,6 @@ impl Tile {
     pub(super) fn choose(p: &Problem) -> Self {
         let tiles = (p.m.div_ceil(Self::ROWS) * p.n.div_ceil(Self::COLUMNS)) as u64;
         let room = u64::from(p.arch.multiprocessors) / tiles.max(1);
-        Self::with_splits(p, room.clamp(1, 8.min(p.k_blocks().div_ceil(4))))
+        Self::with_splits(p, room.clamp(1, p.k_blocks().div_ceil(4).clamp(1, 8)))
     }
 }

@@ -1,7 +1,7 @@
 //! `kernels/small_*.cu`.
 
 use super::{Shape, launch};
-use crate::config::{Activations, Small};
+use crate::config::{Activations, Family, Small};
 use crate::device::Device;
 use crate::error::Result;
 use crate::kernels::Source;
@@ -38,11 +38,12 @@ pub struct Arguments {
 /// Source and kernel for a launch. The driver compiles whole files, so each kernel for groups of 128,
 /// which most models have, is a file of its own.
 pub fn names(config: &Small, activations: Activations, segment: usize) -> (&'static str, String) {
-    if config.options.streamed {
+    let family = config.options.family;
+    if family == Family::Streamed {
         let name = format!("small_streamed_{}_m{}", activations.name(), config.rows);
         return (Source::named(&name).map_or("", |source| source.name), format!("flexq_{name}"));
     }
-    let kind = if config.options.planes { "b1" } else { activations.name() };
+    let kind = if family == Family::Planes { "b1" } else { activations.name() };
     let file = format!("small_{kind}_g{segment}");
     let name = format!("{file}_m{}", config.rows);
     let source = Source::named(if segment == 128 { &name } else { &file });
