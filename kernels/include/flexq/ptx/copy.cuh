@@ -92,9 +92,9 @@ __device__ __forceinline__ u32 load_acquire(const u32* p) {
   return v;
 }
 
-// Sets such a word; this thread's earlier writes, and those that it has seen, come before it.
-__device__ __forceinline__ void store_release(u32* p, u32 v) {
-  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+// Adds one to such a word; this thread's earlier writes, and those that it has seen, come before it.
+__device__ __forceinline__ void add_release(u32* p) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(p) : "memory");
 }
 
 // Adds one, or starts again at zero after `last`; returns the old value.

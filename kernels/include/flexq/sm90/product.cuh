@@ -74,7 +74,7 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
       const Schedule work = schedule();
       if (work.gives(p)) {
         give<T>(ring.sums(a, work.worker(), neighbour, group),
-                ring.given(a, work.worker(), neighbour, group), group, sum);
+                ring.given(a, work.taker(p), neighbour), group, sum);
         continue;
       }
       if (splits == 1) take<T>(ring, consumer, work.worker() - work.first_giver(p), group, sum);

@@ -166,34 +166,35 @@ struct Ring {
     return stage;
   }
 
-  // A group's sums that worker `w` gives away, and the word that says that they are there.
+  // A group's sums that worker `w` gives away, and the word that counts those that it is given.
   __device__ __forceinline__ static float* sums(const HopperArgs& a, int w, u32 rank, int group) {
     return a.partial + u64((w * T::kCluster + rank) * T::kGroups + group) * (64 * T::kM);
   }
-  __device__ __forceinline__ static u32* given(const HopperArgs& a, int w, u32 rank, int group) {
-    return a.arrivals + (w * T::kCluster + rank) * T::kGroups + group;
+  __device__ __forceinline__ static u32* given(const HopperArgs& a, int w, u32 rank) {
+    return a.arrivals + w * T::kCluster + rank;
   }
 
-  // Copies the sums of worker `w` into the stages that follow.
-  __device__ __forceinline__ void copy_sums(const HopperArgs& a, int w, u32 rank,
+  // Copies the sums of workers from `first` to before `worker` into the stages that follow. They are
+  // often written at the same time, and each look at a word takes half a microsecond: one word for all.
+  __device__ __forceinline__ void copy_sums(const HopperArgs& a, int first, int worker, u32 rank,
                                             Cursor<T::kXStages>& at) const {
     constexpr u32 kBytes = T::kBoxes * T::kBoxBytes;
+    u32* const word = given(a, worker, rank);
+    while (ptx::load_acquire(word) != u32(worker - first) * T::kGroups) {
+    }
+    ptx::copy_fence();
 #pragma unroll 1
-    for (int group = 0; group < T::kGroups; ++group) {
-      const float* from = sums(a, w, rank, group);
-      u32* const word = given(a, w, rank, group);
-      while (ptx::load_acquire(word) == 0) {
-      }
-      ptx::copy_fence();
+    for (int w = first; w < worker; ++w) {
+      const float* from = sums(a, w, rank, 0);
 #pragma unroll 1
-      for (int s = 0; s < T::kSumStages; ++s, from += kBytes / 4) {
+      for (int s = 0; s < T::kGroups * T::kSumStages; ++s, from += kBytes / 4) {
         ptx::barrier_wait(x_empty(at.stage()), at.parity() ^ 1);
         ptx::barrier_arrive_expect(x_full(at.stage()), kBytes);
         ptx::copy_bulk(x(at.stage()), from, kBytes, x_full(at.stage()));
         at.advance();
       }
-      *word = 0;  // late: the fence would wait for it
     }
+    *word = 0;  // late: the fence would wait for it
   }
 
   // The producers fill every stage of every piece of this block: one thread for activations, one
@@ -265,8 +266,8 @@ struct Ring {
         at.advance();
       }
       const Schedule work = schedule();
-#pragma unroll 1
-      for (int w = work.first_giver(p); w < work.worker(); ++w) copy_sums(a, w, rank, at);
+      const int giver = work.first_giver(p);
+      if (giver < work.worker()) copy_sums(a, giver, work.worker(), rank, at);
       more = work.piece(i, p);
       row = row_of();
     }

@@ -52,7 +52,11 @@ class Schedule {
   // It adds those of the workers from this one to itself.
   __device__ __forceinline__ int first_giver(const Piece& p) const {
     if (splits_ > 1 || p.begin == 0 || p.end < k_blocks_) return worker_;
-    return u32((p.tile * k_blocks_ + 1) * workers_ - 1) / u32(split_tiles_ * k_blocks_);
+    return owner(p.tile * k_blocks_);
+  }
+  // The worker that adds those of a piece that is given away.
+  __device__ __forceinline__ int taker(const Piece& p) const {
+    return owner((p.tile + 1) * k_blocks_ - 1);
   }
   __device__ __forceinline__ int worker() const { return worker_; }
 
@@ -61,6 +65,9 @@ class Schedule {
   // are workers, a few hundred: 32 bits hold W U up to a million columns.
   __device__ __forceinline__ int first_unit(int worker) const {
     return u32(worker * split_tiles_ * k_blocks_) / u32(workers_);
+  }
+  __device__ __forceinline__ int owner(int unit) const {
+    return u32((unit + 1) * workers_ - 1) / u32(split_tiles_ * k_blocks_);
   }
 
   i32 tiles_, split_tiles_, k_blocks_, worker_, workers_, split_, splits_;

@@ -23,7 +23,7 @@ template <class T>
 constexpr bool kClerk = T::kGroups < 3 && T::kElement == 1;
 constexpr int kGiven = 4;  // named barriers of each group with that warp
 
-// Writes a group's sums to `to` [vectors of four sums][128 threads] and says so.
+// Writes a group's sums to `to` [vectors of four sums][128 threads] and counts them in `given`.
 template <class T>
 __device__ __forceinline__ void give(float* to, u32* given, int group, Sums<T>& sum) {
   const int thread = threadIdx.x % 128;
@@ -36,7 +36,7 @@ __device__ __forceinline__ void give(float* to, u32* given, int group, Sums<T>& 
     ptx::named_arrive(kGiven + group, 128 + 32);
   } else {
     ptx::named_barrier(1 + group, 128);
-    if (thread == 0) ptx::store_release(given, 1);
+    if (thread == 0) ptx::add_release(given);
   }
 }
 
@@ -45,9 +45,10 @@ template <class T>
 __device__ __forceinline__ void tell(const HopperArgs& a, const Schedule& work, u32 rank) {
   Piece p;
   if (!work.piece(0, p) || !work.gives(p)) return;
+  u32* const given = Ring<T>::given(a, work.taker(p), rank);
   for (int group = 0; group < T::kGroups; ++group) {
     ptx::named_barrier(kGiven + group, 128 + 32);
-    if (threadIdx.x % 32 == 0) ptx::store_release(Ring<T>::given(a, work.worker(), rank, group), 1);
+    if (threadIdx.x % 32 == 0) ptx::add_release(given);
     __syncwarp();
   }
 }
