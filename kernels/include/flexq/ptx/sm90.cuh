@@ -29,13 +29,18 @@ __device__ __forceinline__ void barrier_arrive(u32 barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// Arrives at the barrier that block `rank` of the cluster has at this block's address.
-__device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 rank) {
+// The same for `count` threads.
+__device__ __forceinline__ void barrier_arrive(u32 barrier, u32 count) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+
+// Arrives for `count` threads at the barrier that block `rank` of the cluster has at this block's address.
+__device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 rank, u32 count) {
   asm volatile(
       "{\n.reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(barrier),
-      "r"(rank)
+      "mbarrier.arrive.shared::cluster.b64 _, [remote], %2;\n}" ::"r"(barrier),
+      "r"(rank), "r"(count)
       : "memory");
 }
 

@@ -1,7 +1,7 @@
 // Products on Hopper's warp-group instructions: what a launch must give.
 //
 //   grid    a multiple of the cluster size, at most one block a multiprocessor; any such number
-//           is right
+//           is right, with split_tiles > 0 up to one cluster for each of their K blocks
 //   cluster Tile::kCluster blocks; or, where that is 1, `splits` blocks that share the K of one
 //           tile and add their sums through shared memory: then grid = splits * tiles
 //   block   128 (groups + 1) threads: `groups` consumer warp groups and the producers
@@ -14,8 +14,8 @@
 //           `split_tiles` are dealt out to all clusters in equal ranges, the rest is dealt out
 //           whole; fewer than twice as many are split as there are clusters
 //   memory  with split_tiles > 0: `partial` of grid / cluster * n * rows floats (any content),
-//           `arrivals` of grid * groups words and `ticket` of one, zero before and after;
-//           launches on a stream may share them, kernels of other kinds must leave `ticket` alone
+//           `arrivals` of grid words and `ticket` of one, zero before and after; launches on a
+//           stream may share them, kernels of other kinds must leave `ticket` alone
 //
 // The blocks of a cluster are neighbours along N: each fetches a part of the activations and sends
 // it to all, which saves traffic from the L2 cache, and power.

@@ -87,7 +87,10 @@ class Consume16 {
 
   // The next stage and its end, where others' sums are in it.
   __device__ __forceinline__ int next_stage() { return ring_.next_x(x_at_); }
-  __device__ __forceinline__ void end_stage(int) { release(); }
+  __device__ __forceinline__ void end_stage(int stage) {
+    ring_.release_sums(stage);
+    released_ = x_at_.stage();
+  }
 
  private:
   static constexpr int kSteps = layout::kTileCols / 16 / layout::kQuads;

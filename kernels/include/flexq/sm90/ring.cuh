@@ -112,7 +112,7 @@ struct Ring {
     }
     for (int s = 0; !T::kJoint && s < T::kXStages; ++s) {
       ptx::barrier_init(x_full(s), 1);
-      ptx::barrier_init(x_empty(s), T::kGroups * T::kCluster * 4);
+      ptx::barrier_init(x_empty(s), T::kGroups * T::kCluster * 128);
     }
     ptx::barrier_init_fence();
   }
@@ -123,14 +123,24 @@ struct Ring {
     ptx::barrier_arrive(empty(s));
   }
 
-  // By one warp that is done with a stage of activations: every block that fills it is told.
+  // By one warp whose products are done with a stage of activations: every block that fills it is told.
+  // One lane arrives for all, since none of them has read.
   __device__ __forceinline__ void release_x(int s) const {
     __syncwarp();
     const u32 lane = threadIdx.x % 32;
     if constexpr (T::kCluster == 1) {
-      if (lane == 0) ptx::barrier_arrive(x_empty(s));
+      if (lane == 0) ptx::barrier_arrive(x_empty(s), 32);
     } else {
-      if (lane < T::kCluster) ptx::barrier_arrive_at(x_empty(s), lane);
+      if (lane < T::kCluster) ptx::barrier_arrive_at(x_empty(s), lane, 32);
+    }
+  }
+
+  // By one warp that has read sums from a stage of activations.
+  __device__ __forceinline__ void release_sums(int s) const {
+#pragma unroll
+    for (u32 block = 0; block < T::kCluster; ++block) {
+      if constexpr (T::kCluster == 1) ptx::barrier_arrive(x_empty(s));
+      else ptx::barrier_arrive_at(x_empty(s), block, 1);
     }
   }
 
