@@ -79,6 +79,21 @@ def linear(weight, x, out_type, act_bits=16, per_row=False, bias=None, kernel=No
     return y
 
 
+def launched(weight, x, act_bits, per_row, kernel, times):
+    """Outputs, in single precision, of launches one after the other on the current stream."""
+    raw_x = (x.data_ptr(), TYPES[x.dtype], len(x), x.stride(0))
+    _, size = _flexq.cuda_choice(0, weight.raw, raw_x, act_bits, per_row, kernel)
+    workspace = torch.zeros(size, dtype=torch.uint8, device="cuda")
+    outputs = torch.full((times, len(x), weight.n), torch.nan, device="cuda")
+    for y in outputs:
+        raw_y = (y.data_ptr(), TYPES[y.dtype])
+        space = (workspace.data_ptr(), size)
+        _flexq.cuda_linear(
+            0, stream(), weight.raw, raw_x, None, raw_y, act_bits, per_row, space, kernel
+        )
+    return list(outputs)
+
+
 def quantized(x, limit, per_row):
     m, k = x.shape
     width = k if per_row else 128
@@ -272,6 +287,38 @@ def test_shared_tiles(rows, columns, tiles):
         assert error(y, values @ w.dense().T) < bound
         for _ in range(20):
             assert torch.equal(y, linear(w, x, torch.float32, act_bits, per_row, kernel=kernel))
+
+
+# The same number of workers shares each tile, the last of which adds the sums of all.
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
+    reason="warp-group products are Hopper's",
+)
+@pytest.mark.parametrize("sharers", [2, 3, 4, 9])
+@pytest.mark.parametrize(("rows", "columns"), [(32, 128), (64, 128), (128, 128), (256, 128)])
+def test_tiles_shared_by_as_many(rows, columns, sharers):
+    multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+    tiles = multiprocessors // sharers
+    k, n, m = 2184, columns * tiles - 40, rows - 3
+    x = torch.randn(m, k, device="cuda").half()
+    grid = multiprocessors // tiles * tiles
+    kernel = f"hopper rows={rows} columns={columns} split_tiles={tiles} grid={grid}"
+    w = Weight(n, k, 128)
+    for act_bits, per_row in ((16, False), (8, False), (8, True)):
+        y = linear(w, x, torch.float32, act_bits, per_row, kernel=kernel)
+        values = quantized(x, 127, per_row) if act_bits == 8 else x.double()
+        bound = 1e-3 if act_bits == 16 else TOLERANCE[torch.float32]
+        assert error(y, values @ w.dense().T) < bound
+        # Launches on two streams take each other's multiprocessors: some workers start late.
+        streams = [torch.cuda.Stream() for _ in range(2)]
+        torch.cuda.synchronize()
+        for _ in range(10):
+            results = []
+            for side in streams:
+                with torch.cuda.stream(side):
+                    results += launched(w, x, act_bits, per_row, kernel, 8)
+            torch.cuda.synchronize()
+            assert all(torch.equal(y, again) for again in results)
 
 
 @pytest.mark.parametrize("k", [512, 4096, 8192, 11008, 20480, 29568, 32784])

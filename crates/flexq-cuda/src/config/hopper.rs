@@ -205,7 +205,7 @@ impl Hopper {
     pub fn counters(&self) -> u64 {
         match self.split_tiles {
             0 => 0,
-            _ => u64::from(self.grid * self.groups),
+            _ => u64::from(self.grid),
         }
     }
 
