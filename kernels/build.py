@@ -49,7 +49,7 @@ def targets(source: Path) -> tuple[Target, ...]:
     """`sm90_*.cu` needs Hopper's own instructions; others use dependent launch where it exists."""
     if source.stem.startswith("sm90_"):
         return (SM90A,)
-    if source.stem.startswith("small_streamed_"):  # bulk copies
+    if source.stem.startswith(("small_streamed_", "small_teams_")):  # bulk copies
         return (SM90,)
     return (SM80, SM90) if source.stem.startswith(("small_", "activations")) else (SM80,)
 

@@ -11,7 +11,7 @@ from weights import Weight, copies, stream
 Launch = Callable[[int], object]
 # name of a precision: bits of an activation, one scale per row
 PRECISIONS = {"A16": (16, False), "A8": (8, False), "A8row": (8, True)}
-FAMILIES = ("small", "streamed", "planes", "tile", "hopper")
+FAMILIES = ("small", "streamed", "teams", "planes", "tile", "hopper")
 
 
 class Ours:

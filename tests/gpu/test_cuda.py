@@ -170,6 +170,11 @@ KERNELS = [
     "streamed stages=6 blocks=2",
     "streamed splits=2",
     "streamed splits=5 stages=2",
+    "teams",
+    "teams stages=1 x_stages=2",
+    "teams splits=5 stages=2",
+    "teams blocks=2 room=1",
+    "teams splits=2 x_stages=3",
     "planes",
     "planes splits=4 cluster=1",
     "tile",
@@ -186,10 +191,11 @@ def test_every_family(kernel, m):
     x = torch.randn(m, k, device="cuda").half()
     for act_bits, per_row in ((16, False), (8, False), (8, True), (6, False)):
         family = kernel.split()[0]
-        most = {"small": 32, "streamed": 16, "planes": 8}.get(family, m)
+        most = {"small": 32, "streamed": 16, "teams": 32, "planes": 8}.get(family, m)
         if family == "streamed" and act_bits != 16:
             most = 0 if per_row else 8  # a warp sees 128 columns at a time
-        if m > most or (act_bits == 16 and family == "planes"):
+        least = 9 if family == "teams" and act_bits == 16 else 1
+        if not least <= m <= most or (act_bits == 16 and family == "planes"):
             with pytest.raises(ValueError, match="does not fit"):
                 linear(w, x, torch.float32, act_bits, per_row, kernel=kernel)
             continue
@@ -206,21 +212,25 @@ def test_every_family(kernel, m):
     reason="bulk copies are Hopper's",
 )
 @pytest.mark.parametrize(("n", "k"), [(2112, 8192), (4096, 4096), (5120, 5144), (9000, 1288)])
-@pytest.mark.parametrize("m", [1, 7, 8, 12, 16])
+@pytest.mark.parametrize("m", [1, 7, 8, 12, 16, 27, 32])
 def test_streamed_activations_are_read_in_time(n, k, m):
     """Where memory cannot keep up with warps and where it can: cold weights, then cached ones."""
     w = Weight(n, k, 128)
     dense = w.dense()
     for x_type in (torch.float16, torch.bfloat16):
         x = torch.randn(m, k + 8, device="cuda").to(x_type)[:, 8:]
-        for kernel in ("streamed splits=1", "streamed splits=2"):
-            for act_bits in (16, 8) if m <= 8 else (16,):
-                values = x.double() if act_bits == 16 else quantized(x, 127, False)
-                first = linear(w, x, torch.float32, act_bits, kernel=kernel)
-                assert error(first, values @ dense.T) < TOLERANCE[torch.float32]
-                for _ in range(25):
-                    again = linear(w, x, torch.float32, act_bits, kernel=kernel)
-                    assert torch.equal(again, first)
+        teams = ("teams", "teams splits=2", "teams splits=2 x_stages=2 room=1")
+        streamed = ("streamed splits=1", "streamed splits=2")
+        ways = [(kernel, 8) for kernel in teams] + [(kernel, 16) for kernel in teams if m > 8]
+        ways += [(kernel, 16) for kernel in streamed if m <= 16]
+        ways += [(kernel, 8) for kernel in streamed if m <= 8]
+        for kernel, act_bits in ways:
+            values = x.double() if act_bits == 16 else quantized(x, 127, False)
+            first = linear(w, x, torch.float32, act_bits, kernel=kernel)
+            assert error(first, values @ dense.T) < TOLERANCE[torch.float32]
+            for _ in range(25):
+                again = linear(w, x, torch.float32, act_bits, kernel=kernel)
+                assert torch.equal(again, first)
 
 
 WAYS = {

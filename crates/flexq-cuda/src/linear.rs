@@ -1,6 +1,6 @@
 //! Products: `y [m, n] = x [m, k] w^T + bias`.
 
-use crate::config::{self, Activations, Config, Hopper, Problem};
+use crate::config::{self, Activations, Config, Family, Hopper, Problem};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::launch::activations::{Quantize, quantize};
@@ -304,6 +304,16 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
                 scale_type: types.0,
                 bias_type: types.1,
                 y_type: types.2,
+            };
+            if c.options.family != Family::Teams {
+                // SAFETY: the caller's promise.
+                return unsafe { small::run(device, stream, c, p.activations, p.segment, &arguments) };
+            }
+            let columns = if x_scales == 0 { p.k } else { x_stride };
+            let arguments = small::TeamArguments {
+                x: hopper::tensor_map(device, p.activations, x, (p.m, columns, x_stride), c.rows)?,
+                rest: arguments,
+                x_stages: c.x_stages as i32,
             };
             // SAFETY: the caller's promise.
             unsafe { small::run(device, stream, c, p.activations, p.segment, &arguments) }

@@ -26,8 +26,8 @@ use crate::tensor::PyQTensor;
 ///     device: "cpu", "cuda" or "cuda:1"; where `q` is by default, and nowhere else if that is a
 ///         GPU. A GPU takes float16 and bfloat16.
 ///     kernel: on a GPU, the kernel to use instead of the one that flexq would choose, for
-///         experiments: "small", "streamed", "planes" (bit planes), "tile" or "hopper", and
-///         options such as "small splits=2".
+///         experiments: "small", "streamed", "teams", "planes" (bit planes), "tile" or
+///         "hopper", and options such as "small splits=2".
 ///
 /// Raises:
 ///     ValueError: shapes that do not fit, a wrong dtype or option, a kernel that cannot compute

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "flexq/small.cuh"
+#include "flexq/small/strip_sums.cuh"
 #include "flexq/small/x_block.cuh"
 
 namespace flexq {
@@ -125,32 +126,7 @@ __device__ __forceinline__ void streamed_product(const SmallArgs& a) {
   __syncthreads();
   if (a.splits > 1) ptx::cluster_wait();  // all have started
 
-  // A warp finishes a strip for eight rows at a time, four columns a lane.
-  const int octets = ceil_div(a.m, 8);
-  const int g = lane / 4, quad = lane % 4 * 4;
-  const int items = strips * octets;
-  for (int item = warp; item < items; item += warps) {
-    const int s = quotient(item, octets), octet = item - s * octets, row = octet * 8 + g;
-    if (row >= a.m) continue;
-    // column c and row r of a tile are number c / 8 * 2 + r % 2 of lane c % 8 * 4 + r / 2
-    const float* from =
-        reinterpret_cast<const float*>(all_sums + (s * tiles + octet) * 32 + quad % 8 * 4 + g / 2) +
-        quad / 8 * 2 + g % 2;
-    float4 v = {};
-#pragma unroll 4
-    for (int w = 0; w < warps; ++w) {
-      const float* const at = from + w * warp_sums * 4;
-      add(v, make_float4(at[0], at[16], at[32], at[48]));
-    }
-    const float f = Policy::kInverse;
-    v = make_float4(v.x * f, v.y * f, v.z * f, v.w * f);
-    if (a.splits == 1) {
-      finish(a, row, (strip0 + s) * layout::kBlockRows + quad, v);
-    } else {
-      cluster.push(item, v);
-    }
-  }
-  if (a.splits > 1) cluster.finish<warps>(a, items, octets, strip0);
+  finish_strips<Policy, warps>(a, all_sums, warps, strip0, strips, cluster);
 }
 
 }  // namespace flexq

@@ -8,6 +8,7 @@ mod hopper;
 mod request;
 mod small;
 mod streamed;
+mod teams;
 mod tile;
 
 use std::fmt;
@@ -146,9 +147,10 @@ impl fmt::Display for Config {
         match self {
             Self::Small(c) => write!(
                 f,
-                "{}{} rows={} strips={} splits={}{} stages={} grid={} shared={}",
+                "{}{}{} rows={} strips={} splits={}{} stages={} grid={} shared={}",
                 c.options.family.name(),
                 if c.options.fused { " fused" } else { "" },
+                if c.x_stages > 0 { format!(" x_stages={}", c.x_stages) } else { String::new() },
                 c.rows,
                 c.strips,
                 c.splits,
@@ -206,9 +208,24 @@ fn streamed_wins(p: &Problem) -> bool {
         }
 }
 
+/// Whether a kernel whose warps share activations beats the others: where a block has few strips, the
+/// next launch lies beside it. Of 17 to 32 rows warps read so many fragments that weights wait.
+fn teams_win(p: &Problem) -> bool {
+    let multiprocessors = u64::from(p.arch.multiprocessors);
+    let enough = p.strips() * 10 >= multiprocessors * 9;
+    let least = if p.activations.is_int8() { 5 } else { 9 };
+    let light = if p.m <= 16 { p.strips() <= multiprocessors * 4 } else { p.weight_bytes() < 16_000_000 };
+    enough && light && p.m >= least
+}
+
 /// The kernel for a product.
 #[must_use]
 pub fn choose(p: &Problem) -> Config {
+    if teams_win(p)
+        && let Some(teams) = Small::choose_teams(p)
+    {
+        return Config::Small(teams);
+    }
     if streamed_wins(p)
         && let Some(streamed) = Small::choose_streamed(p)
     {
@@ -260,14 +277,18 @@ mod tests {
         assert_eq!(launch(1, 8192, 8192), ("streamed", 8, 1, 2));
         // sums of so many strips fit for parts of them
         assert_eq!(launch(8, 128_256, 4096), ("streamed", 8, 1, 8));
-        // two blocks read half of x each
-        assert_eq!(launch(16, 8192, 8192), ("streamed", 16, 2, 1));
+        // teams of warps share more rows; of narrow products two blocks read half of x each
+        assert_eq!(launch(16, 8192, 8192), ("teams", 16, 1, 1));
+        assert_eq!(launch(16, 4096, 14336), ("teams", 16, 2, 1));
+        assert_eq!(launch(17, 4096, 4096), ("teams", 32, 1, 1));
+        // of many strips each warp has all
+        assert_eq!(launch(16, 14336, 4096), ("streamed", 16, 1, 1));
         // too few strips for all multiprocessors: parts of K, which need x beforehand
         assert_eq!(launch(4, 1024, 4096), ("small", 8, 2, 1));
         let odd = Problem { segment: 64, ..problem(H200, 4, 4096, 4096, Activations::F16) };
         assert!(matches!(choose(&odd), Config::Small(c) if c.options.family == Family::Staged));
-        assert!(!matches!(choose(&problem(H200, 17, 4096, 4096, Activations::F16)), Config::Small(_)));
-        let int8 = problem(H200, 32, 4096, 4096, Activations::Int8 { per_row: true });
+        assert!(!matches!(choose(&problem(H200, 17, 5120, 5120, Activations::F16)), Config::Small(_)));
+        let int8 = problem(H200, 32, 1024, 4096, Activations::Int8 { per_row: true });
         assert!(matches!(choose(&int8), Config::Small(c) if c.rows == 32 && !c.options.fused));
     }
 
@@ -281,11 +302,11 @@ mod tests {
         };
         // each of two blocks quantizes half of every row
         assert_eq!(launch(4, 4096, false), ("streamed", true, 2, 2));
-        assert_eq!(launch(8, 4096, false), ("small", true, 4, 1));
+        assert_eq!(launch(8, 4096, false), ("teams", false, 2, 2));
         // the largest number of a row is found first, in all of it
         assert_eq!(launch(1, 4096, true), ("small", true, 1, 2));
-        // a launch of its own leaves no room for a second block
-        assert_eq!(launch(16, 11008, false), ("small", false, 4, 1));
+        // codes of a launch of its own
+        assert_eq!(launch(16, 11008, true), ("teams", false, 2, 2));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! A choice of kernel made by hand, as text: for experiments and for tests of every family.
 //!
-//! `"small"`, `"streamed"`, `"planes"`, `"tile"` or `"hopper"`, and after it `name=number` for what shall
+//! `"small"`, `"streamed"`, `"teams"`, `"planes"`, `"tile"` or `"hopper"`, and after it `name=number` for what shall
 //! not be chosen: `"small splits=4 cluster=1"`, `"tile splits=2"`, `"hopper rows=64
 //! splits=2"`.
 
 use super::streamed::Streamed;
+use super::teams::Teams;
 use super::{Config, Family, Hopper, Problem, Reduce, Small, Tile, choose};
 use crate::error::{Error, Result};
 
@@ -71,6 +72,22 @@ impl Config {
                 o.stages = (stages > 0).then_some(stages);
                 Self::Small(Small::streamed_with(p, o).ok_or_else(unfit)?)
             }
+            "teams" => {
+                let mut o = Teams::default();
+                let fields: [(&str, &mut Option<u64>); 5] = [
+                    ("stages", &mut o.stages),
+                    ("x_stages", &mut o.x_stages),
+                    ("blocks", &mut o.blocks),
+                    ("splits", &mut o.splits),
+                    ("room", &mut o.room),
+                ];
+                for (name, field) in fields {
+                    let mut value = u64::MAX;
+                    options.take(name, &mut value);
+                    *field = (value != u64::MAX).then_some(value);
+                }
+                Self::Small(Small::teams_with(p, o).ok_or_else(unfit)?)
+            }
             "small" | "planes" => {
                 let which = if family == "planes" { Family::Planes } else { Family::Staged };
                 let chosen = Small::choose(p, which).ok_or_else(unfit)?;
@@ -110,7 +127,7 @@ impl Config {
                 let fits = |c: &Hopper| asked.iter().all(|&(field, value)| u64::from(field(c)) == value);
                 Self::Hopper(Hopper::best(p, fits).ok_or_else(unfit)?)
             }
-            _ => return Err(refused(text, "expected auto, small, streamed, planes, tile or hopper")),
+            _ => return Err(refused(text, "expected auto, small, streamed, teams, planes, tile or hopper")),
         };
         options.finish()?;
         Ok(config)
@@ -135,6 +152,10 @@ mod tests {
             panic!()
         };
         assert_eq!((c.splits, c.cluster(), c.options.fused), (4, 4, false));
+        let few = problem(16, Activations::F16);
+        let Config::Small(c) = Config::requested("teams splits=2", &few).unwrap() else { panic!() };
+        assert_eq!(c.options.family, Family::Teams);
+        assert_eq!((c.splits, c.strips, c.options.room), (2, 4, 2));
         let Config::Small(c) = Config::requested("planes", &p).unwrap() else { panic!() };
         assert_eq!(c.options.family, Family::Planes);
         assert!(matches!(Config::requested("tile splits=2", &p).unwrap(), Config::Tile(c) if c.splits == 2));
@@ -152,6 +173,8 @@ mod tests {
         assert!(refusal("tile rows=64", &p).contains("no option rows"));
         assert!(refusal("planes", &p).contains("does not fit"));
         assert!(refusal("small", &problem(33, Activations::F16)).contains("does not fit"));
+        assert!(refusal("teams", &problem(8, Activations::F16)).contains("does not fit"));
+        assert!(refusal("teams", &Problem { aligned: false, ..p }).contains("does not fit"));
         assert!(refusal("hopper rows=48", &p).contains("does not fit"));
     }
 }

@@ -41,16 +41,19 @@ pub enum Family {
     Staged,
     /// They are loaded while weights come.
     Streamed,
+    /// Teams of warps share them.
+    Teams,
     /// They are staged, and multiplied as bit planes.
     Planes,
 }
 
 impl Family {
     /// As requests name it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Staged => "small",
             Self::Streamed => "streamed",
+            Self::Teams => "teams",
             Self::Planes => "planes",
         }
     }
@@ -93,6 +96,8 @@ pub struct Small {
     pub split_blocks: u32,
     /// Depth of a warp's ring.
     pub stages: u32,
+    /// Stages of activations of all teams of a block; 0 where there are none.
+    pub x_stages: u32,
     /// Warps of a block.
     pub warps: u32,
     /// Blocks of threads.
@@ -115,7 +120,7 @@ impl Small {
         let possible = match options.family {
             Family::Staged => true,
             Family::Planes => p.segment == 128 && rows == 8 && int8,
-            Family::Streamed => false, // see `streamed_with`
+            Family::Streamed | Family::Teams => false, // see `streamed_with` and `teams_with`
         };
         if p.is_empty() || !possible || options.fused && !int8 {
             return None;
@@ -172,6 +177,7 @@ impl Small {
             splits: splits as u32,
             split_blocks: split_blocks as u32,
             stages: stages as u32,
+            x_stages: 0,
             warps: warps as u32,
             grid: (groups * splits) as u32,
             shared_bytes: shared as u32,

@@ -87,6 +87,7 @@ impl Small {
                 splits: splits as u32,
                 split_blocks: split_blocks as u32,
                 stages: stages as u32,
+                x_stages: 0,
                 warps: warps as u32,
                 grid: (groups * splits) as u32,
                 shared_bytes: shared as u32,

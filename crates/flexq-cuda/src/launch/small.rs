@@ -1,5 +1,6 @@
 //! `kernels/small_*.cu`.
 
+use super::hopper::TensorMap;
 use super::{Shape, launch};
 use crate::config::{Activations, Family, Small};
 use crate::device::Device;
@@ -38,27 +39,37 @@ pub struct Arguments {
 /// Source and kernel for a launch. The driver compiles whole files, so each kernel for groups of 128,
 /// which most models have, is a file of its own.
 pub fn names(config: &Small, activations: Activations, segment: usize) -> (&'static str, String) {
-    let family = config.options.family;
-    if family == Family::Streamed {
-        let name = format!("small_streamed_{}_m{}", activations.name(), config.rows);
+    let (kind, family) = (activations.name(), config.options.family);
+    if matches!(family, Family::Streamed | Family::Teams) {
+        let name = format!("small_{}_{kind}_m{}", family.name(), config.rows);
         return (Source::named(&name).map_or("", |source| source.name), format!("flexq_{name}"));
     }
-    let kind = if family == Family::Planes { "b1" } else { activations.name() };
+    let kind = if family == Family::Planes { "b1" } else { kind };
     let file = format!("small_{kind}_g{segment}");
     let name = format!("{file}_m{}", config.rows);
     let source = Source::named(if segment == 128 { &name } else { &file });
     (source.map_or("", |source| source.name), format!("flexq_{name}"))
 }
 
+/// What kernels take whose warps form teams.
+#[repr(C, align(64))]
+pub struct TeamArguments {
+    pub x: TensorMap,
+    pub rest: Arguments,
+    pub x_stages: i32,
+}
+
+/// Launches the kernel of `config`, which takes an `A`.
+///
 /// # Safety
 /// As for [`launch`].
-pub unsafe fn run(
+pub unsafe fn run<A>(
     device: &Device,
     stream: u64,
     config: &Small,
     activations: Activations,
     segment: usize,
-    arguments: &Arguments,
+    arguments: &A,
 ) -> Result<()> {
     let (source, name) = names(config, activations, segment);
     let kernel = device.kernel(source, &name)?;
@@ -85,7 +96,7 @@ mod tests {
             for (m, segment) in [1, 8, 9, 16, 17, 32].into_iter().flat_map(|m| [32, 64, 128].map(|s| (m, s)))
             {
                 let p = Problem { arch, m, n: 4096, k: 4096, activations, segment, aligned: true };
-                for family in ["small", "streamed", "planes"] {
+                for family in ["small", "streamed", "teams", "planes"] {
                     let Ok(Config::Small(c)) = Config::requested(family, &p) else { continue };
                     let (source, kernel) = names(&c, activations, segment);
                     let text = Source::named(source).and_then(|source| source.ptx((9, 0))).expect(&kernel);

@@ -85,6 +85,13 @@ __device__ __forceinline__ u32 fetch_increment(u32* p) {
   return old;
 }
 
+// The same in shared memory, for the block: adds one, or starts again at zero after `last`.
+__device__ __forceinline__ u32 fetch_increment_shared(u32 shared, u32 last) {
+  u32 old;
+  asm volatile("atom.acq_rel.cta.shared.inc.u32 %0, [%1], %2;" : "=r"(old) : "r"(shared), "r"(last) : "memory");
+  return old;
+}
+
 // A word that other blocks write; orders this thread's later reads after it.
 __device__ __forceinline__ u32 load_acquire(const u32* p) {
   u32 v;
