@@ -71,6 +71,54 @@ static KERNELS: [Kernel; 20] = [
     kernel(Kind::Blocks, 256, 2, (4, 4), 1150),
 ];
 
+/// Nanoseconds, and tenths of one for each row of a tile.
+struct Cost(u64, u64);
+
+impl Cost {
+    fn of(&self, rows: u32) -> u64 {
+        self.0 + u64::from(rows) * self.1 / 10
+    }
+}
+
+/// What a launch costs beyond its K blocks.
+struct Costs {
+    /// Whole tiles.
+    whole: Cost,
+    /// More tiles than workers, the K of some or all dealt out.
+    dealt: Cost,
+    /// Fewer tiles than workers, who all share their K.
+    few: Cost,
+    /// The same number of workers shares the K of each tile.
+    even: Cost,
+    /// Two blocks share the K of a tile.
+    cluster: Cost,
+    /// A tile of a worker that is not its last: tenths of a nanosecond a row.
+    next: u64,
+    /// `dealt`: workers are at different columns then, and share less of x in the cache. Hundred-thousandths of the
+    /// time of K blocks, and of that for each megabyte of x.
+    lag: (u64, u64),
+}
+
+static FLOAT: Costs = Costs {
+    whole: Cost(2036, 36),
+    dealt: Cost(4780, 13),
+    few: Cost(5169, 190),
+    even: Cost(4324, 197),
+    cluster: Cost(2428, 104),
+    next: 117,
+    lag: (1563, 60),
+};
+
+static INT8: Costs = Costs {
+    whole: Cost(2036, 36),
+    dealt: Cost(4780, 13),
+    few: Cost(5169, 190),
+    even: Cost(4324, 197),
+    cluster: Cost(2428, 104),
+    next: 117,
+    lag: (1475, 0),
+};
+
 impl Kernel {
     /// Rows of N that a cluster covers.
     fn columns(&self) -> u32 {
@@ -103,43 +151,41 @@ impl Kernel {
             grid: 0,
             shared_bytes: self.shared_bytes(),
         };
-        let rows = u64::from(self.rows);
+        let costs = if self.kind == Kind::Float { &FLOAT } else { &INT8 };
         // Workers that multiply `units` K blocks, and store sums of `tiles` tiles before the last.
-        let time = |units: u64, tiles: u64| units * self.time + tiles * rows * 117 / 10;
+        let time = |units: u64, tiles: u64, cost: &Cost| {
+            units * self.time + Cost(0, tiles * costs.next).of(self.rows) + cost.of(self.rows)
+        };
         let grid = |workers: u32| workers * self.cluster;
-        // Whole tiles.
         let rounds = u64::from(tiles.div_ceil(most));
         let mut launches = vec![(
-            time(rounds * k_blocks, rounds.saturating_sub(1)) + 2036 + rows * 36 / 10,
+            time(rounds * k_blocks, rounds.saturating_sub(1), &costs.whole),
             Hopper { grid: grid(most.min(tiles)), ..base },
         )];
-        // Or a full round and a partial one are dealt out by K blocks, which leaves two parts of a tile.
+        // A full round and a partial one are dealt out by K blocks, which leaves two parts of a tile.
         let (whole, rest) = (u64::from(tiles / most), tiles % most);
         let units = u64::from(tiles) * k_blocks;
         let each = units.div_ceil(u64::from(most));
         if rest > 0 && whole > 0 {
-            // Workers are at different columns then, and share less of x in the cache.
             let megabytes = p.m as u64 * p.k as u64 * p.activations.bytes() / 1_000_000;
-            let (least, more) = if self.kind == Kind::Float { (1563, 60) } else { (1475, 0) };
-            let lag = each * self.time * (least + more * megabytes) / 100_000;
+            let lag = each * self.time * (costs.lag.0 + costs.lag.1 * megabytes) / 100_000;
             let launch = Hopper { grid: grid(most), split_tiles: rest + most, ..base };
-            launches.push((time(each, whole) + lag + 4780 + rows * 13 / 10, launch));
+            launches.push((time(each, whole, &costs.dealt) + lag, launch));
         }
-        // Fewer tiles than workers: all share, or the same number shares each.
         if whole == 0 && units >= u64::from(most) {
             let launch = Hopper { grid: grid(most), split_tiles: tiles, ..base };
-            launches.push((time(each, 0) + 5169 + 19 * rows, launch));
+            launches.push((time(each, 0, &costs.few), launch));
         }
         let workers = u64::from(most / tiles * tiles).min(units) as u32;
         if workers > tiles {
             let each = units.div_ceil(u64::from(workers));
             let launch = Hopper { grid: grid(workers), split_tiles: tiles, ..base };
-            launches.push((time(each, 0) + 4324 + rows * 197 / 10, launch));
+            launches.push((time(each, 0, &costs.even), launch));
         }
-        // Two blocks share the K of a tile. Larger clusters do not fill the multiprocessors.
+        // Larger clusters do not fill the multiprocessors.
         if self.cluster == 1 && tiles * 2 <= most && k_blocks >= 2 {
             let launch = Hopper { splits: 2, grid: tiles * 2, ..base };
-            launches.push((time(k_blocks.div_ceil(2), 0) + 2428 + rows * 104 / 10, launch));
+            launches.push((time(k_blocks.div_ceil(2), 0, &costs.cluster), launch));
         }
         launches
     }
