@@ -31,7 +31,7 @@ int cuDeviceGetAttribute(int *v, int a, int d) {
 }
 int cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)1; return 0; }
 int cuMemAlloc_v2(unsigned long long *p, size_t n) { *p = 1 << 20; return is("full") ? 2 : 0; }
-int cuModuleLoadData(void **m, const void *image) { return is("ptx") ? 222 : 700; }
+int cuModuleLoadData(void **m, const void *image) { return is("ptx") ? 222 : is("works") ? 0 : 700; }
 OK(cuCtxPopCurrent_v2) OK(cuCtxPushCurrent_v2) OK(cuFuncGetAttribute) OK(cuFuncSetAttribute)
 OK(cuLaunchKernelEx) OK(cuMemFree_v2) OK(cuMemcpyDtoHAsync_v2) OK(cuMemcpyHtoDAsync_v2)
 OK(cuMemsetD8Async) OK(cuModuleGetFunction) OK(cuStreamSynchronize)
@@ -72,11 +72,11 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def run(mode: str, library: Path | None) -> str:
+def run(mode: str, library: Path | None, program: str = USE) -> str:
     environment = os.environ | {"STUB_MODE": mode}
     if library:
         environment["LD_LIBRARY_PATH"] = str(library)
-    command = [sys.executable, "-c", USE]
+    command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr  # a panic or an abort would show here
     return done.stdout
@@ -104,3 +104,46 @@ def test_no_driver_at_all() -> None:
     if "Gpu(" in output:
         pytest.skip("there is a driver here")
     assert output.startswith("CudaError: no NVIDIA driver") or "no GPU" in output
+
+
+# a product of 2 x 128 and 64 x 128 at made-up addresses, and the same with one thing wrong
+PRODUCTS = """
+from flexq import _flexq
+
+def linear(codes=4096, scales=8192, n=64, k=128, x=3 << 16, x_type=0, bias=None, y=4 << 16,
+           act_bits=16, space=5 << 16, size=1 << 20, kernel=None):
+    weight, activations, workspace = (codes, scales, 0, n, k, 128), (x, x_type, 2, k), (space, size)
+    precision = act_bits, False
+    _flexq.cuda_linear(0, 0, weight, activations, bias, (y, 0), *precision, workspace, kernel)
+
+linear()
+for wrong in WRONG:
+    try:
+        linear(**wrong)
+    except ValueError as error:
+        print(error)
+    else:
+        print("nothing was refused:", wrong)
+"""
+
+
+def test_what_kernels_cannot_take_is_refused(stub: dict[str, Path]) -> None:
+    wrong = {
+        "weights: address 0x1008 is not a multiple of 16 bytes": {"codes": 4104},
+        "scales: no memory was given": {"scales": 0},
+        "activations: address 0x30001 is not a multiple of 2 bytes": {"x": (3 << 16) + 1},
+        "bias: address 0x60002 is not a multiple of 4 bytes": {"bias": ((6 << 16) + 2, 2)},
+        "output: address 0x40008 is not a multiple of 16 bytes": {"y": (4 << 16) + 8},
+        "workspace: address 0x50010 is not a multiple of 256 bytes": {"space": (5 << 16) + 16},
+        "workspace: expected at least 262144 bytes, found 4096": {"size": 4096},
+        "N: expected less than 2^31, found 2147483648": {"n": 1 << 31},
+        "K: expected at least 1 on a GPU, found 0": {"k": 0},
+        "type 3: expected 0, 1 or 2": {"x_type": 3},
+        "bits of an activation: expected 16 (float16 or bfloat16), found 32": {"x_type": 2},
+        "act_bits: expected 16, 8 or 6, found 4": {"act_bits": 4},
+        "hopper cannot compute this product: it does not fit this shape, type or GPU": {
+            "kernel": "hopper"
+        },
+    }
+    output = run("works", stub["whole"], f"WRONG = {list(wrong.values())}\n{PRODUCTS}")
+    assert output.splitlines() == list(wrong)

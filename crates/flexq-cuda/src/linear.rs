@@ -261,7 +261,10 @@ pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, co
     let base = address("workspace", product.workspace.address, 256)?;
     let x = address("activations", product.x.address, 2)?;
     let y = address("output", product.y.0, 16)?;
-    let (bias, bias_type) = product.bias.map_or((0, Dtype::F32), |bias| bias);
+    let (bias, bias_type) = match product.bias {
+        Some((bias, dtype)) => (address("bias", bias, dtype.size())?, dtype),
+        None => (0, Dtype::F32),
+    };
     let types = (product.weight.scale_type as i32, bias_type as i32, product.y.1 as i32);
     let fused = matches!(config, Config::Small(c) if c.options.fused);
     let limit = product.precision.bits.limit();
