@@ -31,7 +31,9 @@ int cuDeviceGetAttribute(int *v, int a, int d) {
 }
 int cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)1; return 0; }
 int cuMemAlloc_v2(unsigned long long *p, size_t n) { *p = 1 << 20; return is("full") ? 2 : 0; }
-int cuModuleLoadData(void **m, const void *image) { return is("ptx") ? 222 : is("works") ? 0 : 700; }
+int cuModuleLoadData(void **m, const void *image) {
+  return is("ptx") ? 222 : is("works") ? 0 : 700;
+}
 OK(cuCtxPopCurrent_v2) OK(cuCtxPushCurrent_v2) OK(cuFuncGetAttribute) OK(cuFuncSetAttribute)
 OK(cuLaunchKernelEx) OK(cuMemFree_v2) OK(cuMemcpyDtoHAsync_v2) OK(cuMemcpyHtoDAsync_v2)
 OK(cuMemsetD8Async) OK(cuModuleGetFunction) OK(cuStreamSynchronize)
@@ -106,17 +108,19 @@ def test_no_driver_at_all() -> None:
     assert output.startswith("CudaError: no NVIDIA driver") or "no GPU" in output
 
 
-# a product of 2 x 128 and 64 x 128 at made-up addresses, and the same with one thing wrong
+# a product of 2 x 128 and 64 x 128 at made-up addresses, one with more tiles than counters, and the
+# first with one thing wrong
 PRODUCTS = """
 from flexq import _flexq
 
-def linear(codes=4096, scales=8192, n=64, k=128, x=3 << 16, x_type=0, bias=None, y=4 << 16,
+def linear(codes=4096, scales=8192, m=2, n=64, k=128, x=3 << 16, x_type=0, bias=None, y=4 << 16,
            act_bits=16, space=5 << 16, size=1 << 20, kernel=None):
-    weight, activations, workspace = (codes, scales, 0, n, k, 128), (x, x_type, 2, k), (space, size)
+    weight, activations, workspace = (codes, scales, 0, n, k, 128), (x, x_type, m, k), (space, size)
     precision = act_bits, False
     _flexq.cuda_linear(0, 0, weight, activations, bias, (y, 0), *precision, workspace, kernel)
 
 linear()
+linear(m=8192, n=128256)
 for wrong in WRONG:
     try:
         linear(**wrong)

@@ -136,7 +136,8 @@ impl Config {
     pub fn counters(&self) -> u64 {
         match self {
             Self::Small(c) => u64::from(c.grid / c.splits),
-            Self::Tile(c) => u64::from(c.grid / c.splits),
+            Self::Tile(c) if c.splits > 1 => u64::from(c.grid / c.splits),
+            Self::Tile(_) => 0,
             Self::Hopper(c) => c.counters(),
         }
     }
