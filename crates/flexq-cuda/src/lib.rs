@@ -25,6 +25,7 @@ mod kernels;
 mod launch;
 pub mod linear;
 pub mod memory;
+mod operands;
 pub mod order;
 pub mod prepare;
 mod types;

@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::launch::activations::{Quantize, quantize};
 use crate::launch::{address, hopper, size, small, tile, trigger_late};
+use crate::operands::{Experts, Operands};
 use crate::order;
 use crate::prepare::Weight;
 use crate::types::{ActivationBits, Dtype};
@@ -14,7 +15,7 @@ use crate::types::{ActivationBits, Dtype};
 pub const COUNTER_BYTES: u64 = 1 << 18;
 /// The last counter: which worker comes next. Kernels draw it before earlier ones have ended, so others
 /// never touch it.
-const TICKET: u64 = COUNTER_BYTES - 4;
+pub(crate) const TICKET: u64 = COUNTER_BYTES - 4;
 
 /// A dense matrix of rows `stride` elements apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +100,8 @@ impl Plan {
         Self { codes, scales, scale_stride, partial, end: partial + up(partial_bytes) }
     }
 
-    /// Quantizes activations into the workspace at `base`: address and stride of the codes, address
-    /// of the scales.
+    /// Quantizes activations into the workspace at `base`: addresses of codes, rows of whole blocks of 128
+    /// one after another, and of scales.
     ///
     /// # Safety
     /// As for [`linear`]; the workspace has room for this plan.
@@ -112,10 +113,10 @@ impl Plan {
         p: &Problem,
         precision: Precision,
         base: u64,
-    ) -> Result<(u64, usize, u64)> {
+    ) -> Result<(u64, u64)> {
         let (codes, scales) = (base + self.codes, base + self.scales);
         let arguments = Quantize {
-            x: x.address,
+            x: address("activations", x.address, 2)?,
             q: codes,
             scales,
             m: size("M", p.m)?,
@@ -128,7 +129,7 @@ impl Plan {
         };
         // SAFETY: the caller's promise.
         unsafe { quantize(device, stream, &arguments)? };
-        Ok((codes, order::padded(p.n, p.k).1, scales))
+        Ok((codes, scales))
     }
 }
 
@@ -240,145 +241,32 @@ pub unsafe fn linear(device: &Device, stream: u64, product: &Linear<'_>) -> Resu
 ///
 /// # Safety
 /// As for [`linear`]; `config` was made for this problem.
-#[expect(clippy::too_many_lines, reason = "one structure of arguments per family")]
 pub unsafe fn linear_with(device: &Device, stream: u64, product: &Linear<'_>, config: &Config) -> Result<()> {
     let p = product.problem(device)?;
-    let (n, k) = product.weight.check()?;
-    let m = size("M", p.m)?;
-    if m == 0 || n == 0 {
+    product.weight.check()?;
+    if p.is_empty() {
         return Ok(());
     }
-    let plan = Plan::new(&p, config.partial_bytes(&p));
-    let counters = config.counters() * 4;
-    if plan.end > product.workspace.bytes || counters > TICKET {
-        let needed = plan.end.max(counters);
-        return Err(Error::Size {
-            what: "workspace",
-            expected: format!("at least {needed} bytes"),
-            found: product.workspace.bytes,
-        });
+    if config.counters() * 4 > TICKET {
+        let reason = "it needs more counters than a workspace has".to_owned();
+        return Err(Error::Config { config: config.to_string(), reason });
     }
-    let base = address("workspace", product.workspace.address, 256)?;
-    let x = address("activations", product.x.address, 2)?;
-    let y = address("output", product.y.0, 16)?;
-    let (bias, bias_type) = match product.bias {
-        Some((bias, dtype)) => (address("bias", bias, dtype.size())?, dtype),
-        None => (0, Dtype::F32),
-    };
-    let types = (product.weight.scale_type as i32, bias_type as i32, product.y.1 as i32);
+    let plan = Plan::new(&p, config.partial_bytes(&p));
     let fused = matches!(config, Config::Small(c) if c.options.fused);
-    let limit = product.precision.bits.limit();
-    let (x, x_stride, x_scales) = if limit.is_none() || fused {
-        (x, product.x.stride, 0)
-    } else {
-        // SAFETY: the caller's promise; the workspace holds codes and scales by the check above.
-        unsafe {
-            plan.quantize(device, stream, &Matrix { address: x, ..product.x }, &p, product.precision, base)?
-        }
-    };
-    let x_stride_elements = size("row stride", x_stride)?;
-    let x_scale_stride = size("M", plan.scale_stride)?;
-    match config {
-        Config::Small(c) => {
-            let partial = if c.cluster() > 1 { 0 } else { base + plan.partial };
-            let arguments = small::Arguments {
-                weights: product.weight.codes,
-                scales: product.weight.scales,
-                x,
-                x_scales,
-                bias,
-                y,
-                partial,
-                arrivals: base,
-                m,
-                n,
-                k,
-                x_stride: x_stride_elements,
-                x_scale_stride,
-                splits: c.splits as i32,
-                split_blocks: c.split_blocks as i32,
-                strips: c.strips as i32,
-                longer: c.longer as i32,
-                stages: c.stages as i32,
-                per_row: i32::from(product.precision.per_row),
-                late: trigger_late(),
-                limit: limit.unwrap_or_default(),
-                x_type: product.x.dtype as i32,
-                scale_type: types.0,
-                bias_type: types.1,
-                y_type: types.2,
-            };
-            if c.options.family != Family::Teams {
-                // SAFETY: the caller's promise.
-                return unsafe { small::run(device, stream, c, p.activations, p.segment, &arguments) };
+    // SAFETY: the caller's promise.
+    let operands = unsafe { Operands::new(device, stream, product, &p, &plan, fused)? };
+    let (kind, segment) = (p.activations, p.segment);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match config {
+            Config::Small(c) if c.options.family == Family::Teams => {
+                small::run(device, stream, c, kind, segment, &operands.teams(device, c)?)
             }
-            let columns = if x_scales == 0 { p.k } else { x_stride };
-            let arguments = small::TeamArguments {
-                x: hopper::tensor_map(device, p.activations, x, (p.m, columns, x_stride), c.rows)?,
-                rest: arguments,
-                x_stages: c.x_stages as i32,
-            };
-            // SAFETY: the caller's promise.
-            unsafe { small::run(device, stream, c, p.activations, p.segment, &arguments) }
-        }
-        Config::Tile(c) => {
-            let arguments = tile::Arguments {
-                weights: product.weight.codes,
-                scales: product.weight.scales,
-                x,
-                x_scales,
-                bias,
-                y,
-                partial: base + plan.partial,
-                arrivals: base,
-                ends: 0,
-                weights_stride: 0,
-                scales_stride: 0,
-                m,
-                n,
-                k,
-                x_stride: x_stride_elements,
-                x_scale_stride,
-                splits: c.splits as i32,
-                split_blocks: c.split_blocks as i32,
-                scale_type: types.0,
-                bias_type: types.1,
-                y_type: types.2,
-            };
-            // SAFETY: the caller's promise.
-            unsafe { tile::run(device, stream, c.grid, p.activations, p.segment, &arguments) }
-        }
-        Config::Hopper(c) => {
-            let columns = if x_scales == 0 { p.k } else { x_stride };
-            let arguments = hopper::Arguments {
-                x: hopper::tensor_map(
-                    device,
-                    p.activations,
-                    x,
-                    (p.m, columns, x_stride),
-                    c.rows / c.cluster,
-                )?,
-                weights: product.weight.codes,
-                scales: product.weight.scales,
-                x_scales,
-                bias,
-                y,
-                partial: base + plan.partial,
-                arrivals: base,
-                ticket: base + TICKET,
-                m,
-                n,
-                k,
-                split_tiles: c.split_tiles as i32,
-                splits: c.splits as i32,
-                raster: c.raster as i32,
-                late: trigger_late(),
-                scale_type: types.0,
-                bias_type: types.1,
-                y_type: types.2,
-            };
-            // SAFETY: the caller's promise.
-            unsafe { hopper::run(device, stream, c, p.activations, &arguments) }
+            Config::Small(c) => small::run(device, stream, c, kind, segment, &operands.small(c)),
+            Config::Tile(c) => {
+                tile::run(device, stream, c.grid, kind, segment, &operands.tile(c, Experts::default()))
+            }
+            Config::Hopper(c) => hopper::run(device, stream, c, kind, &operands.hopper(device, c)?),
         }
     }
 }

@@ -88,7 +88,7 @@ pub struct Problem {
 
 impl Problem {
     /// Whether there is no output, so that nothing is launched.
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.m == 0 || self.n == 0
     }
 
