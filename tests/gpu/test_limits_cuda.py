@@ -77,6 +77,21 @@ def test_more_than_two_billion(m, n, k):
             assert error(y[rows], values @ dense.T) < TOLERANCE[torch.float16], (family, act_bits)
 
 
+@pytest.mark.parametrize("out_type", TYPES, ids=str)
+@pytest.mark.parametrize("group", [32, 64, 128, 0])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 129), (65, 1157), (300, 4096)])
+def test_rows_in_any_order(n, k, group, out_type):
+    w = Weight(n, k, group, torch.bfloat16)
+    rows = torch.randint(-1, n + 1, (333,), device="cuda")
+    y = torch.full((len(rows) * k + 8,), 7.0, dtype=out_type, device="cuda")
+    to = (y.data_ptr(), TYPES[out_type])
+    _flexq.cuda_embedding(0, stream(), w.raw, (rows.data_ptr(), len(rows)), to)
+    found, inside = y[:-8].view(-1, k), (rows >= 0) & (rows < n)
+    assert torch.equal(found[inside], w.dense().float().to(out_type)[rows[inside]])
+    assert found[~inside].isnan().all()
+    assert (y[-8:] == 7).all()
+
+
 @pytest.mark.parametrize("m", [1, 16, 40, 300, 1000])
 @pytest.mark.parametrize(("act_bits", "per_row"), [(16, False), (8, False), (8, True)])
 def test_graphs_multiply_what_is_there_then(m, act_bits, per_row):

@@ -143,7 +143,7 @@ pub unsafe fn dequantize(device: &Device, stream: u64, weight: &Weight, y: u64, 
 }
 
 /// Writes rows of the weight as numbers: `rows` is the address of `count` int64 numbers on the GPU,
-/// `y` that of `[count, k]`. A row that the weight does not have comes out as NaN.
+/// `y` that of `[count, k]`, a multiple of 16. A row that the weight does not have comes out as NaN.
 ///
 /// # Errors
 /// As for [`repack`].
@@ -166,14 +166,17 @@ pub unsafe fn gather(
         weights: weight.codes,
         scales: weight.scales,
         rows: address("rows", rows, 8)?,
-        y: address("output", y, dtype.size())?,
+        y: address("output", y, 16)?,
         n,
         k,
         segment: size("segment", weight.group.segment())?,
+        count: size("rows", count)?,
         scale_type: weight.scale_type as i32,
         y_type: dtype as i32,
     };
-    let grid = blocks("rows", count as u64 * weight.k.div_ceil(256) as u64, 1)?;
+    // A thread per eight columns of whole blocks of 128; the kernel counts them in 32 bits.
+    let threads = size("threads for rows", count * weight.k.div_ceil(128) * 16)?;
+    let grid = blocks("rows", threads as u64, 256)?;
     // SAFETY: the caller's promise.
     unsafe { run(device, grid, stream, &arguments) }
 }

@@ -48,7 +48,7 @@ struct GatherArgs {
   const u16* scales;
   const i64* rows;    // [count]; a row outside [0, n) gives NaN
   void* y;            // [count][k]
-  i32 n, k, segment;
+  i32 n, k, segment, count;
   Dtype scale_type, y_type;
 };
 
@@ -178,22 +178,50 @@ __device__ __forceinline__ void dequantize(const DequantizeArgs& a) {
   }
 }
 
-// One thread per element of a gathered row: a single row, as a decoding step reads it, is a matter
-// of latency, so nothing waits in line.
+// One thread per eight columns of a gathered row. It reads three words of one lane, which hold two
+// columns of each eight among 32, and four threads trade them for eight in a row. A single row, as
+// a decoding step reads it, is a matter of latency, so nothing waits in line.
 __device__ __forceinline__ void gather(const GatherArgs& a) {
   const int k_blocks = ceil_div(a.k, layout::kTileCols);
   const int n_pad = round_up(a.n, layout::kTileRows);
-  const int row_blocks = ceil_div(a.k, int(blockDim.x));
-  const int i = blockIdx.x / row_blocks;
-  const int col = blockIdx.x % row_blocks * blockDim.x + threadIdx.x;
-  if (col >= a.k) return;
-  const i64 row = a.rows[i];
-  float v = __uint_as_float(0x7FC00000u);
+  const u32 threads = k_blocks * (layout::kTileCols / 8);  // for a row
+  const u32 index = blockIdx.x * blockDim.x + threadIdx.x;  // 2^32 would be 2^35 numbers
+  const u32 i = index / threads, part = index % threads;
+  const int kb = part / 16, quad = part / 4 % 4, t = part % 4;
+
+  const i64 row = i < u32(a.count) ? a.rows[i] : -1;
+  float scale = __uint_as_float(0x7FC00000u);
+  u32 pairs[2] = {};  // columns 2 t, 2 t + 1, 2 t + 8, 2 t + 9 of either 16
   if (row >= 0 && row < a.n) {
-    const u16 scale = a.scales[u64(col / a.segment) * n_pad + row];
-    v = float(code_at(a.weights, k_blocks, int(row), col)) * load16(scale, a.scale_type);
+    const int strip = row / layout::kBlockRows, r = row % layout::kBlockRows;
+    const u32* p = a.weights + layout::block_offset(strip, kb, k_blocks) / 4;
+    u32 w[3];
+#pragma unroll
+    for (int c = 0; c < 3; ++c) w[c] = p[layout::word_offset(r % 8 * 4 + t, 3 * quad + c) / 4];
+    scale = load16(a.scales[u64(part * 8 / a.segment) * n_pad + row], a.scale_type);
+    u32 b[4];
+    byte_words<0>(w, b);
+#pragma unroll
+    for (int s = 0; s < 2; ++s) pairs[s] = r < 8 ? b[2 * s] : b[2 * s + 1];
   }
-  store_float(a.y, u64(i) * a.k + col, v, a.y_type);
+
+  // Of the 16 to which thread t's columns belong, then of their half.
+  constexpr u32 kAll = 0xFFFFFFFFu;
+  const bool second = t & 2, odd = t & 1;
+  const u32 got = __shfl_xor_sync(kAll, second ? pairs[0] : pairs[1], 2);
+  const u32 low = second ? got : pairs[0], high = second ? pairs[1] : got;
+  const u32 eights[2] = {__byte_perm(low, high, 0x5410), __byte_perm(low, high, 0x7632)};
+  const u32 other = __shfl_xor_sync(kAll, odd ? eights[0] : eights[1], 1);
+  const u32 from_even = odd ? other : eights[0], from_odd = odd ? eights[1] : other;
+  if (i >= u32(a.count)) return;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const u32 word = __byte_perm(from_even, from_odd, h == 0 ? 0x5410 : 0x7632);
+    float v[4];
+#pragma unroll
+    for (int c = 0; c < 4; ++c) v[c] = float(int(word >> (8 * c + 2) & 63) - 32) * scale;
+    store_float4(a.y, u64(i) * a.k, part * 8 + 4 * h, a.k, v, a.y_type);
+  }
 }
 
 }  // namespace order

@@ -59,6 +59,7 @@ pub struct Gather {
     pub n: i32,
     pub k: i32,
     pub segment: i32,
+    pub count: i32,
     pub scale_type: i32,
     pub y_type: i32,
 }
