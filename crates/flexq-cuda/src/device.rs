@@ -21,6 +21,10 @@ const MAX_DYNAMIC_SHARED: CUfunction_attribute =
 const CARVEOUT: CUfunction_attribute =
     CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
 
+/// The environment variable that lets a later card pass for one before Hopper, such as `8.6`: it is
+/// given the kernels of that one, and no more shared memory.
+pub const CAPABILITY_VARIABLE: &str = "FLEXQ_CAPABILITY";
+
 /// What there is to know of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
@@ -196,6 +200,9 @@ pub fn info(ordinal: usize) -> Result<Info> {
     if capability < (8, 0) {
         return Err(Error::UnsupportedDevice { ordinal, major: capability.0, minor: capability.1 });
     }
+    let shared_bytes = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+    let older = std::env::var(CAPABILITY_VARIABLE).ok();
+    let (capability, shared_bytes) = restricted(capability, shared_bytes, older.as_deref());
     let mut name = [0_u8; 128];
     // SAFETY: writes at most the given number of bytes, NUL included.
     let status = unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as c_int, device) };
@@ -210,11 +217,38 @@ pub fn info(ordinal: usize) -> Result<Info> {
         arch: Arch {
             capability,
             multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            shared_bytes: attribute(
-                CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-            )?,
+            shared_bytes,
         },
         memory,
         l2: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
     })
+}
+
+/// Capability and shared memory of a block, as of the `older` card if one is named.
+fn restricted(capability: (u32, u32), shared_bytes: u32, older: Option<&str>) -> ((u32, u32), u32) {
+    let numbers = older.and_then(|text| text.split_once('.'));
+    let older = numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    match older {
+        Some(older) if ((8, 0)..(9, 0).min(capability)).contains(&older) => {
+            let most = if older == (8, 0) { 163 * 1024 } else { 99 * 1024 };
+            (older, shared_bytes.min(most))
+        }
+        _ => (capability, shared_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_older_cards_can_be_named() {
+        let hopper = ((9, 0), 232_448);
+        assert_eq!(restricted(hopper.0, hopper.1, Some("8.0")), ((8, 0), 166_912));
+        assert_eq!(restricted(hopper.0, hopper.1, Some("8.6")), ((8, 6), 101_376));
+        for other in [None, Some("9.0"), Some("10.0"), Some("7.5"), Some("8"), Some("new")] {
+            assert_eq!(restricted(hopper.0, hopper.1, other), hopper);
+        }
+        assert_eq!(restricted((8, 0), 166_912, Some("8.6")), ((8, 0), 166_912));
+    }
 }
