@@ -180,6 +180,7 @@ impl Operands {
     /// # Errors
     /// As for [`Self::teams`].
     pub fn hopper(&self, device: &Device, c: &Hopper) -> Result<hopper::Arguments> {
+        let (sharers, share, extra) = c.ranges((self.k as usize).div_ceil(order::TILE_COLUMNS) as u32);
         Ok(hopper::Arguments {
             x: self.tensor_map(device, c.rows / c.cluster)?,
             weights: self.weights,
@@ -194,6 +195,9 @@ impl Operands {
             n: self.n,
             k: self.k,
             split_tiles: c.split_tiles as i32,
+            sharers: sharers as i32,
+            share: share as i32,
+            extra: extra as i32,
             splits: c.splits as i32,
             raster: c.raster as i32,
             late: trigger_late(),

@@ -88,8 +88,10 @@ struct Costs {
     dealt: Cost,
     /// Fewer tiles than workers, who all share their K.
     few: Cost,
-    /// The same number of workers shares the K of each tile.
+    /// The same number of workers shares the K of each tile, beside what follows.
     even: Cost,
+    /// Until the sums of a worker have reached the one that adds them.
+    travel: Cost,
     /// Two blocks share the K of a tile.
     cluster: Cost,
     /// A tile of a worker that is not its last: tenths of a nanosecond a row.
@@ -103,7 +105,8 @@ static FLOAT: Costs = Costs {
     whole: Cost(2036, 36),
     dealt: Cost(4780, 13),
     few: Cost(5169, 190),
-    even: Cost(4324, 197),
+    even: Cost(4324, 147),
+    travel: Cost(600, 50),
     cluster: Cost(2428, 104),
     next: 117,
     lag: (1563, 60),
@@ -113,7 +116,8 @@ static INT8: Costs = Costs {
     whole: Cost(2036, 36),
     dealt: Cost(4780, 13),
     few: Cost(5169, 190),
-    even: Cost(4324, 197),
+    even: Cost(4324, 147),
+    travel: Cost(600, 50),
     cluster: Cost(2428, 104),
     next: 117,
     lag: (1475, 0),
@@ -137,9 +141,16 @@ impl Kernel {
 
     /// Every launch for `p`, each with a time in nanoseconds that orders them.
     fn launches(&self, p: &Problem) -> Vec<(u64, Hopper)> {
+        // Kernels count tiles, and K blocks of those that are split, up to this.
+        const MOST: u64 = 1 << 21;
         let k_blocks = p.k_blocks();
         let tiles_n = p.n.next_multiple_of(TILE_ROWS).div_ceil(self.columns() as usize);
-        let tiles = (p.m.div_ceil(self.rows as usize) * tiles_n) as u32;
+        let Some(tiles) =
+            p.m.div_ceil(self.rows as usize).checked_mul(tiles_n).filter(|&n| (n as u64) < MOST)
+        else {
+            return Vec::new();
+        };
+        let tiles = tiles as u32;
         let most = p.arch.multiprocessors / self.cluster;
         let base = Hopper {
             rows: self.rows,
@@ -147,6 +158,7 @@ impl Kernel {
             cluster: self.cluster,
             splits: 1,
             split_tiles: 0,
+            share: 0,
             raster: 8,
             grid: 0,
             shared_bytes: self.shared_bytes(),
@@ -166,21 +178,29 @@ impl Kernel {
         let (whole, rest) = (u64::from(tiles / most), tiles % most);
         let units = u64::from(tiles) * k_blocks;
         let each = units.div_ceil(u64::from(most));
-        if rest > 0 && whole > 0 {
+        if rest > 0 && whole > 0 && u64::from(rest + most) * k_blocks < MOST {
             let megabytes = p.m as u64 * p.k as u64 * p.activations.bytes() / 1_000_000;
             let lag = each * self.time * (costs.lag.0 + costs.lag.1 * megabytes) / 100_000;
             let launch = Hopper { grid: grid(most), split_tiles: rest + most, ..base };
             launches.push((time(each, whole, &costs.dealt) + lag, launch));
         }
-        if whole == 0 && units >= u64::from(most) {
+        if whole == 0 && (u64::from(most)..MOST).contains(&units) {
             let launch = Hopper { grid: grid(most), split_tiles: tiles, ..base };
             launches.push((time(each, 0, &costs.few), launch));
         }
-        let workers = u64::from(most / tiles * tiles).min(units) as u32;
-        if workers > tiles {
-            let each = units.div_ceil(u64::from(workers));
-            let launch = Hopper { grid: grid(workers), split_tiles: tiles, ..base };
-            launches.push((time(each, 0, &costs.even), launch));
+        let sharers = u64::from(most / tiles).min(k_blocks);
+        if sharers > 1 && units < MOST {
+            // The worker of a tile's last columns adds the sums of the others. It has more K blocks than they, so that
+            // it multiplies until those sums are there.
+            let travel = costs.travel.of(self.rows);
+            let time = |share: u64| {
+                let last = k_blocks - (sharers - 1) * share;
+                (last * self.time).max(share * self.time + travel)
+            };
+            let share = (1..=k_blocks / sharers).rev().min_by_key(|&share| time(share)).unwrap_or(1);
+            let workers = tiles * sharers as u32;
+            let launch = Hopper { grid: grid(workers), split_tiles: tiles, share: share as u32, ..base };
+            launches.push((time(share) + costs.even.of(self.rows), launch));
         }
         // Larger clusters do not fill the multiprocessors.
         if self.cluster == 1 && tiles * 2 <= most && k_blocks >= 2 {
@@ -204,6 +224,9 @@ pub struct Hopper {
     pub splits: u32,
     /// Tiles whose K is shared among clusters; the rest is dealt out whole.
     pub split_tiles: u32,
+    /// Where the same number of workers shares each split tile: K blocks of each but the last, which has the
+    /// rest. 0 where those of all split tiles are dealt out in equal ranges.
+    pub share: u32,
     /// Tiles along M that are worked on together.
     pub raster: u32,
     /// Blocks of threads.
@@ -217,6 +240,18 @@ impl Hopper {
     #[must_use]
     pub fn columns(&self) -> u32 {
         64 * self.groups * self.cluster
+    }
+
+    /// How `k_blocks` of each split tile are dealt out: how many workers have a tile, or 0 for ranges across tiles;
+    /// how many K blocks a worker has; and how many workers have one more.
+    #[must_use]
+    pub fn ranges(&self, k_blocks: u32) -> (u32, u32, u32) {
+        let workers = self.grid / self.cluster;
+        match (self.split_tiles, self.share) {
+            (0, _) => (0, 0, 0),
+            (tiles, 0) => (0, tiles * k_blocks / workers, tiles * k_blocks % workers),
+            (tiles, share) => (workers / tiles, share, 0),
+        }
     }
 
     /// Threads of a block: the groups that multiply, and the producers.

@@ -165,11 +165,12 @@ impl fmt::Display for Config {
             }
             Self::Hopper(c) => write!(
                 f,
-                "hopper {}x{} splits={} split_tiles={} grid={} shared={}",
+                "hopper {}x{} splits={} split_tiles={} share={} grid={} shared={}",
                 c.rows,
                 c.columns(),
                 c.splits,
                 c.split_tiles,
+                c.share,
                 c.grid,
                 c.shared_bytes
             ),
@@ -325,17 +326,17 @@ mod tests {
             text.split(" shared").next().unwrap().to_owned()
         };
         // 64 tiles: two blocks share the K of each
-        assert_eq!(choice(32, 8192, 8192), "hopper 32x128 splits=2 split_tiles=0 grid=128");
-        // 40 tiles: three blocks each
-        assert_eq!(choice(32, 5120, 5120), "hopper 32x128 splits=1 split_tiles=40 grid=120");
+        assert_eq!(choice(32, 8192, 8192), "hopper 32x128 splits=2 split_tiles=0 share=0 grid=128");
+        // 40 tiles: three blocks each, of which one adds the sums and has the rest of K
+        assert_eq!(choice(32, 5120, 5120), "hopper 32x128 splits=1 split_tiles=40 share=13 grid=120");
         // tiles of another shape, which make one round
-        assert_eq!(choice(256, 12288, 4096), "hopper 128x192 splits=1 split_tiles=0 grid=128");
-        assert_eq!(choice(512, 5120, 5120), "hopper 176x128 splits=1 split_tiles=0 grid=120");
+        assert_eq!(choice(256, 12288, 4096), "hopper 128x192 splits=1 split_tiles=0 share=0 grid=128");
+        assert_eq!(choice(512, 5120, 5120), "hopper 176x128 splits=1 split_tiles=0 share=0 grid=120");
         // whole tiles of 256 rows, clusters of two; where rounds are uneven, K is dealt out
-        assert_eq!(choice(1024, 8192, 8192), "hopper 256x256 splits=1 split_tiles=0 grid=132");
-        assert_eq!(choice(2048, 8192, 28672), "hopper 256x256 splits=1 split_tiles=0 grid=132");
-        assert_eq!(choice(1024, 5120, 5120), "hopper 256x256 splits=1 split_tiles=80 grid=132");
-        assert_eq!(choice(1024, 14336, 4096), "hopper 256x256 splits=1 split_tiles=92 grid=132");
+        assert_eq!(choice(1024, 8192, 8192), "hopper 256x256 splits=1 split_tiles=0 share=0 grid=132");
+        assert_eq!(choice(2048, 8192, 28672), "hopper 256x256 splits=1 split_tiles=0 share=0 grid=132");
+        assert_eq!(choice(1024, 5120, 5120), "hopper 256x256 splits=1 split_tiles=80 share=0 grid=132");
+        assert_eq!(choice(1024, 14336, 4096), "hopper 256x256 splits=1 split_tiles=92 share=0 grid=132");
     }
 
     #[test]
@@ -373,6 +374,17 @@ mod tests {
                                     "{config} {p:?}"
                                 );
                                 assert!(c.grid <= arch.multiprocessors && c.counters() * 4 <= 1 << 18);
+                                let blocks = p.k_blocks() as u32;
+                                let (sharers, share, extra) = c.ranges(blocks);
+                                let workers = c.grid / c.cluster;
+                                match sharers {
+                                    0 => assert_eq!(workers * share + extra, c.split_tiles * blocks),
+                                    _ => assert!(
+                                        share > 0
+                                            && (sharers - 1) * share < blocks
+                                            && sharers * c.split_tiles == workers
+                                    ),
+                                }
                                 assert!(
                                     u64::from(c.splits) <= p.k_blocks()
                                         && c.grid % (c.splits * c.cluster) == 0

@@ -11,8 +11,11 @@
 //                     address a multiple of 16, box {64, rows / cluster}
 //             int8:   elements {Kpad, m} of the order in layout.cuh, box {128, rows / cluster}
 //   tiles   ceil(m / rows) * ceil(Npad / n), n = 64 groups cluster; the K blocks of the first
-//           `split_tiles` are dealt out to all clusters in equal ranges, the rest is dealt out
-//           whole; fewer than twice as many are split as there are clusters
+//           `split_tiles` are dealt out to all clusters, `share` each and one more to the first
+//           `extra`; or, where `sharers` is not 0, that many have each tile, `share` K blocks each
+//           and the last, who adds the sums, what is left. The rest of the tiles is dealt out
+//           whole; fewer than twice as many are split as there are clusters. There are fewer than
+//           2^21 tiles, and K blocks of split tiles
 //   memory  with split_tiles > 0: `partial` of grid / cluster * n * rows floats (any content),
 //           `arrivals` of grid words and `ticket` of one, zero before and after; launches on a
 //           stream may share them, kernels of other kinds must leave `ticket` alone
@@ -45,7 +48,7 @@ struct HopperArgs {
   u32* arrivals;
   u32* ticket;
   i32 m, n, k;
-  i32 split_tiles;
+  i32 split_tiles, sharers, share, extra;
   i32 splits;             // 1 for none, or 2
   i32 raster;             // tiles along M that are neighbours in the order of tiles, at least 1
   i32 late;               // the next kernel starts after this one's wait; see ptx/copy.cuh

@@ -62,14 +62,15 @@ __device__ __forceinline__ void store_eight(const HopperArgs& a, int row, int co
   }
 }
 
-// Adds the bias and stores a group's sums, whose first output is (row0, col): every splits-th
-// slice of rows from slice `rank` on.
+// Adds the bias and stores a group's sums, whose first output is (row0, col): all slices of rows, or
+// every second from slice `rank` on where `splits` is two.
 template <class T>
 __device__ __forceinline__ void store_tile(const HopperArgs& a, int row0, int col, int group,
                                            u32 slice, int rank, int splits, Sums<T>& sum) {
   constexpr int kVectors = T::kPart / 8, kSliceVectors = T::kSlice / 8;
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
   const int g = lane / 4, t = lane % 4;
+  const auto is_mine = [&](int slice) { return (slice & (splits - 1)) == rank; };
   if (col >= a.n) return;
   if (a.bias != nullptr) {
 #pragma unroll
@@ -86,7 +87,7 @@ __device__ __forceinline__ void store_tile(const HopperArgs& a, int row0, int co
   if (a.y_type == Dtype::F32) {
 #pragma unroll
     for (int i = 0; i < T::kParts * kVectors; ++i) {
-      if (i / kSliceVectors % splits != rank) continue;
+      if (!is_mine(i / kSliceVectors)) continue;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const int y_row = row0 + 8 * i + 2 * t + j % 2, c = col + warp * 16 + g + 8 * (j / 2);
@@ -103,7 +104,7 @@ __device__ __forceinline__ void store_tile(const HopperArgs& a, int row0, int co
                  (lane / 8 % 2) * 16;
 #pragma unroll
   for (int first = 0; first < T::kParts * kVectors; first += kSliceVectors) {
-    if (first / kSliceVectors % splits != rank) continue;
+    if (!is_mine(first / kSliceVectors)) continue;
     ptx::named_barrier(1 + group, 128);
 #pragma unroll
     for (int i = 0; i < kSliceVectors; i += 2) {

@@ -26,10 +26,11 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   const int group = threadIdx.x / 128;
   const int k_blocks = ceil_div(a.k, layout::kTileCols);
   const int tiles_m = ceil_div(a.m, T::kM), tiles_n = ceil_div(a.n, T::kN * T::kCluster);
-  // Blocks of a cluster share activations, or the K of a tile.
+  // One block or two, which share activations or the K of a tile.
+  static_assert(T::kCluster <= 2);
   const int splits = T::kCluster == 1 ? a.splits : 1;
   const int blocks = T::kCluster == 1 ? splits : T::kCluster;
-  const int workers = gridDim.x / blocks, rank = blockIdx.x % blocks;
+  const int workers = gridDim.x >> (blocks - 1), rank = blockIdx.x & (blocks - 1);
   const int neighbour = T::kCluster == 1 ? 0 : rank, split = T::kCluster == 1 ? rank : 0;
 
   if (threadIdx.x == 0) ring.init();
@@ -43,10 +44,10 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   // Made anew where it is used: consumers keep nothing of it in registers while they multiply.
   const auto schedule = [&] {
     const int worker =
-        a.split_tiles == 0 ? blockIdx.x / blocks
+        a.split_tiles == 0 ? blockIdx.x >> (blocks - 1)
         : T::kCluster == 1 ? ptx::load_shared_u32(ring.ticket())
                            : ptx::load_cluster_u32(ptx::map_cluster(ring.ticket(), 0));
-    return Schedule(tiles_m * tiles_n, a.split_tiles, k_blocks, worker, workers, split, splits);
+    return Schedule(a, tiles_m * tiles_n, k_blocks, worker, workers, split, splits);
   };
 
   if (group == T::kGroups) {

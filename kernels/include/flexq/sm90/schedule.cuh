@@ -2,6 +2,7 @@
 // consumers walk the same list.
 #pragma once
 
+#include "flexq/sm90/args.cuh"
 #include "flexq/types.cuh"
 
 namespace flexq::sm90 {
@@ -16,10 +17,10 @@ struct Piece {
 class Schedule {
  public:
   // `split` of `splits` is the share of K where a cluster shares that of its one tile.
-  __device__ __forceinline__ Schedule(int tiles, int split_tiles, int k_blocks, int worker,
+  __device__ __forceinline__ Schedule(const HopperArgs& a, int tiles, int k_blocks, int worker,
                                       int workers, int split, int splits)
-      : tiles_(tiles),
-        split_tiles_(split_tiles),
+      : a_(a),
+        tiles_(tiles),
         k_blocks_(k_blocks),
         worker_(worker),
         workers_(workers),
@@ -29,18 +30,22 @@ class Schedule {
   // Piece `i` of this worker; false after the last.
   __device__ __forceinline__ bool piece(int i, Piece& p) const {
     if (splits_ > 1) {
-      p = {worker_, split_ * k_blocks_ / splits_, (split_ + 1) * k_blocks_ / splits_};
+      p = {worker_, split_ * k_blocks_ / 2, (split_ + 1) * k_blocks_ / 2};
       return i == 0;
     }
-    const int begin = first_unit(worker_), end = first_unit(worker_ + 1);
-    const int first = begin / k_blocks_, parts = begin < end ? (end - 1) / k_blocks_ - first + 1 : 0;
-    if (i < parts) {
-      // The last tile first: its sums are another's, and shall be there when that one needs them.
-      const int tile = first + parts - 1 - i, from = tile * k_blocks_;
-      p = {tile, max(begin - from, 0), min(end - from, k_blocks_)};
-      return true;
+    int parts = 0;
+    if (a_.split_tiles > 0) {
+      const int begin = first_unit(worker_), end = first_unit(worker_ + 1);
+      const int first = quotient(begin, k_blocks_);
+      parts = quotient(end - 1, k_blocks_) - first + 1;
+      if (i < parts) {
+        // The last tile first: its sums are another's, and shall be there when that one needs them.
+        const int tile = first + parts - 1 - i, from = tile * k_blocks_;
+        p = {tile, max(begin - from, 0), min(end - from, k_blocks_)};
+        return true;
+      }
     }
-    p = {split_tiles_ + worker_ + (i - parts) * workers_, 0, k_blocks_};
+    p = {a_.split_tiles + worker_ + (i - parts) * workers_, 0, k_blocks_};
     return p.tile < tiles_;
   }
 
@@ -61,16 +66,24 @@ class Schedule {
   __device__ __forceinline__ int worker() const { return worker_; }
 
  private:
-  // Worker w of W has units [w U / W, (w + 1) U / W). At most twice as many tiles are split as there
-  // are workers, a few hundred: 32 bits hold W U up to a million columns.
+  // The first K block of a worker in the order of split tiles, and the worker that has one. A division
+  // takes as long as a fifth of a K block, and these stand before the first copy and behind the last.
   __device__ __forceinline__ int first_unit(int worker) const {
-    return u32(worker * split_tiles_ * k_blocks_) / u32(workers_);
+    if (a_.sharers == 0) return worker * a_.share + min(worker, a_.extra);
+    const int tile = quotient(worker, a_.sharers);
+    return tile * k_blocks_ + (worker - tile * a_.sharers) * a_.share;
   }
   __device__ __forceinline__ int owner(int unit) const {
-    return u32((unit + 1) * workers_ - 1) / u32(split_tiles_ * k_blocks_);
+    if (a_.sharers == 0) {
+      const int more = a_.extra * (a_.share + 1);
+      return unit < more ? quotient(unit, a_.share + 1) : a_.extra + quotient(unit - more, a_.share);
+    }
+    const int tile = quotient(unit, k_blocks_);
+    return tile * a_.sharers + min(quotient(unit - tile * k_blocks_, a_.share), a_.sharers - 1);
   }
 
-  i32 tiles_, split_tiles_, k_blocks_, worker_, workers_, split_, splits_;
+  const HopperArgs& a_;
+  i32 tiles_, k_blocks_, worker_, workers_, split_, splits_;
 };
 
 // Place of tile `tile` when `raster` tiles along M are neighbours: blocks that run at the same
@@ -80,9 +93,10 @@ struct Place {
 };
 
 __device__ __forceinline__ Place place_of(int tile, int tiles_m, int tiles_n, int raster) {
-  const int band = tile / (raster * tiles_n), in_band = tile % (raster * tiles_n);
-  const int rows = min(raster, tiles_m - band * raster);
-  return {band * raster + in_band % rows, in_band / rows};
+  if (tiles_m == 1) return {0, tile};
+  const int band = quotient(tile, raster * tiles_n), in_band = tile - band * (raster * tiles_n);
+  const int rows = min(raster, tiles_m - band * raster), n = quotient(in_band, rows);
+  return {band * raster + in_band - n * rows, n};
 }
 
 }  // namespace flexq::sm90

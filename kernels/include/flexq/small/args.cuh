@@ -41,14 +41,6 @@ constexpr int kWarps = 12;
 constexpr int kWarps = 8;
 #endif
 
-// a / b of numbers that are not negative, a below 2^21: a whole number and a half over b is further
-// from the next whole number than both roundings reach. A tenth of an integer division.
-__device__ __forceinline__ int quotient(int a, int b) {
-  float inverse;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(float(b)));
-  return int((float(a) + 0.5f) * inverse);
-}
-
 // Floats per activation row of a slot: 16, padded against bank conflicts.
 constexpr int kSlotStride = 20;
 
