@@ -2,4 +2,4 @@
 // 128 columns of either.
 #include "flexq/small_streamed.cuh"
 
-FLEXQ_SMALL_STREAMED(s8_m8, 2, QuantizedBlock<1, 1>)
+FLEXQ_SMALL_STREAMED(s8_m8, QuantizedBlock<1, 1>)

@@ -1,4 +1,4 @@
-// 9 to 16 rows of f16 activations that teams of warps share, one weight scale per 128 columns.
+// 9 to 16 rows of f16 activations that teams of warps share, one weight scale per 128 columns; two strips a warp.
 #include "flexq/small_teams.cuh"
 
-FLEXQ_SMALL_TEAMS(f16_m16, 2, 512, TeamFloats<flexq::Half, 2>)
+FLEXQ_SMALL_TEAMS(f16_m16, 2, TeamFloats<flexq::Half, 2>)

@@ -1,4 +1,4 @@
-// 9 to 16 rows of int8 activations that teams of warps share, one weight scale per 128 columns.
+// 9 to 16 rows of int8 activations that teams of warps share, one weight scale per 128 columns; two strips a warp.
 #include "flexq/small_teams.cuh"
 
-FLEXQ_SMALL_TEAMS(s8_m16, 2, 384, TeamCodes<2>)
+FLEXQ_SMALL_TEAMS(s8_m16, 2, TeamCodes<2>)

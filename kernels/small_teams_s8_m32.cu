@@ -1,4 +1,4 @@
-// 17 to 32 rows of int8 activations that teams of warps share, one weight scale per 128 columns.
+// 17 to 32 rows of int8 activations that teams of warps share, one weight scale per 128 columns; a strip a warp.
 #include "flexq/small_teams.cuh"
 
-FLEXQ_SMALL_TEAMS(s8_m32, 1, 384, TeamCodes<4>)
+FLEXQ_SMALL_TEAMS(s8_m32, 1, TeamCodes<4>)

@@ -191,9 +191,9 @@ def test_every_family(kernel, m):
     x = torch.randn(m, k, device="cuda").half()
     for act_bits, per_row in ((16, False), (8, False), (8, True), (6, False)):
         family = kernel.split()[0]
-        most = {"small": 32, "streamed": 16, "teams": 32, "planes": 8}.get(family, m)
-        if family == "streamed" and act_bits != 16:
-            most = 0 if per_row else 8  # a warp sees 128 columns at a time
+        most = {"small": 32, "streamed": 8, "teams": 32, "planes": 8}.get(family, m)
+        if family == "streamed" and per_row:
+            most = 0  # a warp sees 128 columns at a time
         least = 9 if family == "teams" and act_bits == 16 else 1
         if not least <= m <= most or (act_bits == 16 and family == "planes"):
             with pytest.raises(ValueError, match="does not fit"):
@@ -222,8 +222,7 @@ def test_streamed_activations_are_read_in_time(n, k, m):
         teams = ("teams", "teams splits=2", "teams splits=2 x_stages=2 room=1")
         streamed = ("streamed splits=1", "streamed splits=2")
         ways = [(kernel, 8) for kernel in teams] + [(kernel, 16) for kernel in teams if m > 8]
-        ways += [(kernel, 16) for kernel in streamed if m <= 16]
-        ways += [(kernel, 8) for kernel in streamed if m <= 8]
+        ways += [(kernel, bits) for kernel in streamed for bits in (16, 8) if m <= 8]
         for kernel, act_bits in ways:
             values = x.double() if act_bits == 16 else quantized(x, 127, False)
             first = linear(w, x, torch.float32, act_bits, kernel=kernel)

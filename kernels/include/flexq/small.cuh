@@ -76,8 +76,8 @@ struct ClusterSums {
   }
 
   // After all have pushed: adds in the order of splits, and writes the results of this block's items.
-  template <int warps>
-  __device__ __forceinline__ void finish(const SmallArgs& a, int items, int octets, int strip0) const {
+  __device__ __forceinline__ void finish(const SmallArgs& a, int items, int octets, int strip0,
+                                         int warps) const {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     __syncwarp();
     ptx::cluster_sync();
@@ -182,7 +182,7 @@ __device__ __forceinline__ void small_product(const SmallArgs& a, int index) {
   if (a.splits == 1) return;
 
   if (in_cluster) {
-    cluster.finish<warps>(a, items, octets, strip0);
+    cluster.finish(a, items, octets, strip0, warps);
   } else {
     __shared__ bool is_last;
     __syncthreads();

@@ -1,4 +1,4 @@
-// Product for up to 16 rows of activations on Hopper: as in small.cuh, but x is not staged
+// Product for up to eight rows of activations on Hopper: as in small.cuh, but x is not staged
 // beforehand. The (strip, K block) units of a block of threads are taken strip by strip, K slowest, so
 // a warp needs few K blocks of x, one after the other. It loads each into registers while it
 // multiplies with the one before, and puts it into a place of its own in shared memory, from where all
@@ -126,14 +126,14 @@ __device__ __forceinline__ void streamed_product(const SmallArgs& a) {
   __syncthreads();
   if (a.splits > 1) ptx::cluster_wait();  // all have started
 
-  finish_strips<Policy, warps>(a, all_sums, warps, strip0, strips, cluster);
+  finish_strips<Policy>(a, all_sums, warps, strip0, strips, cluster, warps);
 }
 
 }  // namespace flexq
 
-// Up to eight rows leave room for a block of the next product beside this one.
-#define FLEXQ_SMALL_STREAMED(name, blocks, ...)                                         \
-  extern "C" __global__ void __launch_bounds__(flexq::small::kWarps * 32, blocks)       \
+// Another block lies beside.
+#define FLEXQ_SMALL_STREAMED(name, ...)                                                 \
+  extern "C" __global__ void __launch_bounds__(flexq::small::kWarps * 32, 2)            \
       flexq_small_streamed_##name(const __grid_constant__ flexq::SmallArgs a) {         \
     flexq::streamed_product<flexq::small::__VA_ARGS__, flexq::small::kWarps>(a);        \
   }

@@ -60,6 +60,17 @@ struct Bfloat {
   }
 };
 
+// From Hopper on, which subtracts bfloat16: two registers less of constants.
+struct BfloatHopper : Bfloat {
+  static __device__ __forceinline__ void pair(u32 b, u32& lo, u32& hi) {
+    const u32 half = b >> 1;
+    lo = __byte_perm(half, 0x43434343u, 0x4140);
+    hi = __byte_perm(half, 0x43434343u, 0x4342);
+    asm("sub.rn.bf16x2 %0, %0, %1;" : "+r"(lo) : "r"(0x43404340u));
+    asm("sub.rn.bf16x2 %0, %0, %1;" : "+r"(hi) : "r"(0x43404340u));
+  }
+};
+
 // A fragments of the two k16 steps of a quad: a[s] = {(g; low k), (g+8; low k),
 // (g; high k), (g+8; high k)}.
 template <class Format>

@@ -195,43 +195,38 @@ fn few_rows_win(p: &Problem) -> bool {
     p.m <= 16 && light && cells <= 200_000 || uneven || short || short_rows
 }
 
-/// Whether a kernel that loads x while weights come beats the others. It cuts N, so there must be strips
-/// for all; with more than eight rows every block reads much of x, and quantizing x in every block, 128
-/// columns at a time, is hidden behind weights for few rows or beside many strips.
+/// Whether a kernel that loads x while weights come beats the others: up to eight rows. It cuts N, so there
+/// must be strips for all; quantizing x in every block, 128 columns at a time, is hidden behind weights for
+/// few rows or beside many strips.
 fn streamed_wins(p: &Problem) -> bool {
-    let enough = p.strips() * 10 >= u64::from(p.arch.multiprocessors) * 9;
     let bytes = p.weight_bytes();
-    enough
+    strips_for_all(p)
         && match p.activations {
-            Activations::F16 | Activations::BF16 => p.m <= 8 || p.k <= 16_384,
+            Activations::F16 | Activations::BF16 => true,
             Activations::Int8 { .. } => {
                 bytes > 100_000_000 || p.m <= 4 && bytes > 16_000_000 || (2..=4).contains(&p.m)
             }
         }
 }
 
-/// Whether a kernel whose warps share activations beats the others: where a block has few strips, the
-/// next launch lies beside it. Of 17 to 32 rows warps read so many fragments that weights wait.
+/// Whether a kernel whose warps share x beats the others: from nine rows on, up to 32 where the
+/// warp-group kernels have too few tiles.
 fn teams_win(p: &Problem) -> bool {
-    let multiprocessors = u64::from(p.arch.multiprocessors);
-    let enough = p.strips() * 10 >= multiprocessors * 9;
-    let least = if p.activations.is_int8() { 5 } else { 9 };
-    let light = if p.m <= 16 { p.strips() <= multiprocessors * 4 } else { p.weight_bytes() < 16_000_000 };
-    enough && light && p.m >= least
+    let few = (9..=16).contains(&p.m) || (17..=32).contains(&p.m) && p.weight_bytes() < 16_000_000;
+    strips_for_all(p) && few && !p.activations.is_int8()
+}
+
+fn strips_for_all(p: &Problem) -> bool {
+    p.strips() * 10 >= u64::from(p.arch.multiprocessors) * 9
 }
 
 /// The kernel for a product.
 #[must_use]
 pub fn choose(p: &Problem) -> Config {
-    if teams_win(p)
-        && let Some(teams) = Small::choose_teams(p)
-    {
-        return Config::Small(teams);
-    }
-    if streamed_wins(p)
-        && let Some(streamed) = Small::choose_streamed(p)
-    {
-        return Config::Small(streamed);
+    let few = if streamed_wins(p) { Small::choose_streamed(p) } else { None };
+    let few = few.or_else(|| if teams_win(p) { Small::choose_teams(p) } else { None });
+    if let Some(few) = few {
+        return Config::Small(few);
     }
     let hopper = Hopper::choose(p);
     let few = if hopper.is_some() { few_rows_win(p) } else { p.m <= 24 };
@@ -279,12 +274,11 @@ mod tests {
         assert_eq!(launch(1, 8192, 8192), ("streamed", 8, 1, 2));
         // sums of so many strips fit for parts of them
         assert_eq!(launch(8, 128_256, 4096), ("streamed", 8, 1, 8));
-        // teams of warps share more rows; of narrow products two blocks read half of x each
-        assert_eq!(launch(16, 8192, 8192), ("teams", 16, 1, 1));
-        assert_eq!(launch(16, 4096, 14336), ("teams", 16, 2, 1));
+        // teams of warps share more rows; of narrow and long products two blocks read half of x each
+        assert_eq!(launch(16, 14336, 4096), ("teams", 16, 1, 1));
+        assert_eq!(launch(9, 8192, 8192), ("teams", 16, 2, 1));
+        assert_eq!(launch(16, 28672, 8192), ("teams", 16, 1, 2));
         assert_eq!(launch(17, 4096, 4096), ("teams", 32, 1, 1));
-        // of many strips each warp has all
-        assert_eq!(launch(16, 14336, 4096), ("streamed", 16, 1, 1));
         // too few strips for all multiprocessors: parts of K, which need x beforehand
         assert_eq!(launch(4, 1024, 4096), ("small", 8, 2, 1));
         let odd = Problem { segment: 64, ..problem(H200, 4, 4096, 4096, Activations::F16) };
@@ -304,11 +298,11 @@ mod tests {
         };
         // each of two blocks quantizes half of every row
         assert_eq!(launch(4, 4096, false), ("streamed", true, 2, 2));
-        assert_eq!(launch(8, 4096, false), ("teams", false, 2, 2));
+        assert_eq!(launch(8, 4096, false), ("small", true, 4, 1));
         // the largest number of a row is found first, in all of it
         assert_eq!(launch(1, 4096, true), ("small", true, 1, 2));
-        // codes of a launch of its own
-        assert_eq!(launch(16, 11008, true), ("teams", false, 2, 2));
+        // a launch of its own leaves no room for a second block
+        assert_eq!(launch(16, 11008, false), ("small", false, 4, 1));
     }
 
     #[test]

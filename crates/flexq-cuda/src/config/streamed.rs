@@ -31,20 +31,15 @@ pub(super) struct Streamed {
 impl Small {
     /// The launch with these options, if it fits.
     pub(super) fn streamed_with(p: &Problem, o: Streamed) -> Option<Self> {
-        let rows = match p.m {
-            1..=8 => 8,
-            9..=16 => 16,
-            _ => return None,
-        };
         let (fits, x_bytes) = match p.activations {
             // A lane brings 16 bytes of x at a time, so its rows are made of whole ones.
             Activations::F16 | Activations::BF16 => (p.aligned && p.k.is_multiple_of(8), FLOAT_BYTES),
             // A warp sees 128 columns, not the largest number of a row.
-            Activations::Int8 { per_row } => (!per_row && rows == 8, CODE_BYTES),
+            Activations::Int8 { per_row } => (!per_row, CODE_BYTES),
         };
         let (m, k_blocks) = (p.m as u64, p.k_blocks());
         let possible = o.blocks > 0 && (1..=k_blocks.min(8)).contains(&o.splits);
-        if p.is_empty() || p.arch.capability < (9, 0) || p.segment != 128 || !fits || !possible {
+        if p.is_empty() || p.m > 8 || p.arch.capability < (9, 0) || p.segment != 128 || !fits || !possible {
             return None;
         }
         let warps = warps(true);
@@ -55,9 +50,9 @@ impl Small {
         let units = (strips * split_blocks).div_ceil(warps);
         let wanted = o.stages.unwrap_or(if units > LONG { LONG_STAGES } else { STAGES });
 
-        let cluster = if splits > 1 { (strips * m.div_ceil(8)).next_multiple_of(splits) } else { 0 };
+        let cluster = if splits > 1 { strips.next_multiple_of(splits) } else { 0 };
         let places = warps * (m * x_bytes).next_multiple_of(16);
-        let fixed = places + warps * strips * (rows / 8) * SUM_BYTES + cluster * SUM_BYTES;
+        let fixed = places + warps * strips * SUM_BYTES + cluster * SUM_BYTES;
         let launch = |room: u64| {
             let most = share(p, room);
             let depth = most.checked_sub(fixed)? / (warps * STAGE_BYTES);
@@ -81,7 +76,7 @@ impl Small {
             };
             Some(Self {
                 options,
-                rows: rows as u32,
+                rows: 8,
                 strips: strips as u32,
                 longer: (p.strips() - (strips - 1) * groups) as u32,
                 splits: splits as u32,
@@ -93,19 +88,13 @@ impl Small {
                 shared_bytes: shared as u32,
             })
         };
-        // Registers of 16 rows leave no room for another block.
-        if rows == 8 { launch(2).or_else(|| launch(1)) } else { launch(1) }
+        launch(2).or_else(|| launch(1))
     }
 
     /// The launch thought fastest, from runs on an H200.
     pub(super) fn choose_streamed(p: &Problem) -> Option<Self> {
         let (multiprocessors, k_blocks) = (u64::from(p.arch.multiprocessors), p.k_blocks());
         let way = |blocks, splits| Self::streamed_with(p, Streamed { stages: None, blocks, splits });
-        if p.m > 8 {
-            // Of long rows two blocks read half each from the L2 cache.
-            let halves = if k_blocks >= 64 { way(1, 2) } else { None };
-            return halves.or_else(|| way(1, 1));
-        }
         // Two blocks of a long launch lie beside each other; of a short one, one and the next launch's.
         let wide = p.strips() * 2 >= multiprocessors * 7;
         let long = p.strips() * k_blocks >= 15 * warps(true) * multiprocessors;

@@ -5,16 +5,16 @@ use super::small::{share, warps};
 use super::{Family, Problem, Reduce, Small, SmallOptions};
 use crate::order::TILE_COLUMNS;
 
-/// Bytes of a unit of weights, its scales and its barrier.
-const STAGE_BYTES: u64 = 1536 + 32 + 8;
+/// Bytes of a strip of a K block of weights and its scales, and of a stage's barrier.
+const STRIP_BYTES: u64 = 1536 + 32;
+const BARRIER_BYTES: u64 = 8;
 /// Bytes of the words of a stage of activations; with codes, four more for each row.
 const WORD_BYTES: u64 = 16;
 /// Bytes of a strip's sums of eight rows.
 const SUM_BYTES: u64 = 512;
-/// Depth of a warp's ring; less where a warp has many units, as in `streamed.rs`.
-const STAGES: u64 = 3;
-const LONG: u64 = 48;
-const LONG_STAGES: u64 = 2;
+/// Depth of a warp's ring: K blocks of two strips, or of one, where more fit.
+const STAGES: u64 = 2;
+const MOST_STAGES: u64 = 3;
 /// Most depth of a team's ring of activations; less than two would make a team wait for each.
 const X_STAGES: u64 = 4;
 
@@ -53,7 +53,7 @@ impl Small {
         if p.is_empty() || p.arch.capability < (9, 0) || p.segment != 128 || !aligned {
             return None;
         }
-        let (warps, k_blocks) = (warps(true), p.k_blocks());
+        let k_blocks = p.k_blocks();
         let (blocks, splits) = (o.blocks.unwrap_or(1), o.splits.unwrap_or(1));
         if blocks == 0 || !(1..=k_blocks.min(8)).contains(&splits) {
             return None;
@@ -63,32 +63,38 @@ impl Small {
         let groups = (u64::from(p.arch.multiprocessors) * blocks / splits).clamp(1, p.strips().max(1));
         let strips = p.strips().div_ceil(groups);
         let own = own(rows);
-        let most_teams = warps / strips.div_ceil(own);
-        if most_teams == 0 {
-            return None;
-        }
-        let units = strips.min(own) * split_blocks.div_ceil(most_teams);
-        let wanted = o.stages.unwrap_or(if units > LONG { LONG_STAGES } else { STAGES });
+        let members = strips.div_ceil(own);
+        let most_teams = warps(true) / members;
+        let wanted = o.stages.unwrap_or(if own == 1 { MOST_STAGES } else { STAGES });
         let wanted_x = o.x_stages.unwrap_or(X_STAGES).max(2);
 
         let octets = strips * (p.m as u64).div_ceil(8);
         let cluster = if splits > 1 { octets.next_multiple_of(splits) * SUM_BYTES } else { 0 };
         let x_bytes = rows * TILE_COLUMNS as u64 * p.activations.bytes();
         let words = WORD_BYTES + if int8 { rows * 4 } else { 0 };
+        let rings = |warps: u64, stages: u64| {
+            warps * stages * own * STRIP_BYTES + (warps * stages * BARRIER_BYTES).next_multiple_of(16)
+        };
         let launch = |room: u64| {
-            let most = share(p, room);
-            let x_stages_beside = |stages: u64| {
-                let left = most.saturating_sub(warps * stages * STAGE_BYTES + cluster);
-                (left / (x_bytes + words)).min(most_teams * wanted_x)
+            let share = share(p, room);
+            let most = share.checked_sub(cluster)?;
+            // No warp without a team, whose ring others can use; and no team without two stages of x.
+            let teams_with = |stages: u64| {
+                let needed = |teams: u64| rings(teams * members, stages) + teams * 2 * (x_bytes + words);
+                (1..=most_teams).rev().find(|&teams| needed(teams) <= most).unwrap_or(0)
             };
-            let mut stages = wanted.min(units).max(1);
+            let mut stages = wanted.min(split_blocks);
             // Rather two stages of weights than fewer teams.
-            if o.stages.is_none() && stages > LONG_STAGES && x_stages_beside(stages) < most_teams * 2 {
-                stages = LONG_STAGES;
+            if o.stages.is_none() && teams_with(stages) < teams_with(STAGES) {
+                stages = STAGES;
             }
-            let x_stages = x_stages_beside(stages);
+            let teams = teams_with(stages);
+            if teams == 0 {
+                return None;
+            }
+            let (warps, rings) = (teams * members, rings(teams * members, stages));
+            let x_stages = ((most - rings) / (x_bytes + words)).min(teams * wanted_x);
             // Sums lie where rings were; blocks with one strip less may have more teams.
-            let rings = warps * stages * STAGE_BYTES;
             let fits = |strips: u64| {
                 let teams = (warps / strips.div_ceil(own)).min(x_stages / 2);
                 teams > 0 && teams * strips * (rows / 8) * SUM_BYTES <= x_stages * x_bytes + rings
@@ -98,7 +104,7 @@ impl Small {
             }
             let needed = rings + x_stages * (x_bytes + words) + cluster;
             // The same share for every launch that another can lie beside; see `Small::with`.
-            let shared = if room > 1 { most } else { needed.max(u64::from(p.arch.shared_bytes) / 2) };
+            let shared = if room > 1 { share } else { needed.max(u64::from(p.arch.shared_bytes) / 2) };
             let options = SmallOptions {
                 family: Family::Teams,
                 fused: false,
@@ -130,11 +136,13 @@ impl Small {
 
     /// The launch thought fastest, from runs on an H200.
     pub(super) fn choose_teams(p: &Problem) -> Option<Self> {
-        // Of narrow products two blocks read half of x each from the L2 cache. Codes have waited for the
-        // launch that made them, and sums cost less than more waiting.
-        let narrow = p.m <= 16 && p.strips() * 2 <= u64::from(p.arch.multiprocessors) * 5;
-        let splits = if narrow || p.activations.is_int8() { 2 } else { 1 };
-        Self::teams_with(p, Teams { splits: Some(splits), ..Teams::default() })
+        // Twelve strips of a block leave two teams of as many warps; more blocks lie beside each other.
+        let multiprocessors = u64::from(p.arch.multiprocessors);
+        let blocks = p.strips().div_ceil(multiprocessors * 12);
+        // Of narrow and long products two blocks read half of x each from the L2 cache.
+        let narrow = p.strips() <= multiprocessors * 4 && p.k_blocks() >= 40;
+        let splits = if narrow { 2 } else { 1 };
+        Self::teams_with(p, Teams { splits: Some(splits), blocks: Some(blocks), ..Teams::default() })
     }
 }
 
@@ -181,7 +189,9 @@ mod tests {
                         let rows = u64::from(c.rows);
                         let (stage, words) =
                             if kind.is_int8() { (rows * 128, 16 + rows * 4) } else { (rows * 256, 16) };
-                        let rings = 12 * u64::from(c.stages) * STAGE_BYTES;
+                        let (warps, stages) = (u64::from(c.warps), u64::from(c.stages));
+                        let own = own(rows);
+                        let rings = warps * stages * own * 1568 + (warps * stages * 8).next_multiple_of(16);
                         let items = (strips * (m as u64).div_ceil(8)).next_multiple_of(u64::from(c.splits));
                         let sums = if c.splits > 1 { items * 512 } else { 0 };
                         assert!(
@@ -194,9 +204,9 @@ mod tests {
                                 && words.is_multiple_of(16)
                         );
                         for strips in [strips, strips - 1].into_iter().filter(|&strips| strips > 0) {
-                            let members = strips.div_ceil(own(rows));
-                            let teams = (12 / members).min(x_stages / 2);
-                            assert!(members <= 12 && teams > 0, "{c:?}");
+                            let members = strips.div_ceil(own);
+                            let teams = (warps / members).min(x_stages / 2);
+                            assert!(members <= warps && warps <= 12 && teams > 0, "{c:?}");
                             assert!(teams * strips * rows * 64 <= x_stages * stage + rings, "{c:?}");
                         }
                     }

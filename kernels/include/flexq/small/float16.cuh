@@ -56,9 +56,6 @@ struct Float16 {
     }
   }
 
-  // Sums alone; x comes with `add_product`.
-  __device__ __forceinline__ Float16() {}
-
   __device__ __forceinline__ Float16(const SmallArgs& a, const u8* slice, const float*)
       : Float16(a.m, slice, x_row_bytes<kElement>(a.split_blocks)) {}
 
@@ -111,7 +108,7 @@ struct Float16 {
     store_fragments(a.m, slot, sum, Format::kInverse);
   }
 
-  // Adds the product of one K block; `x_of` gives B fragments of tile i and quad j.
+ private:
   template <class X>
   __device__ __forceinline__ void add_product(const SmallArgs& a, const u32 (&w)[3][4],
                                               const u16 (&scale)[segments][2], const X& x_of) {

@@ -44,9 +44,6 @@ struct Int8 {
     }
   }
 
-  // Sums alone; x comes with `add_product`.
-  __device__ __forceinline__ Int8() {}
-
   __device__ __forceinline__ Int8(const SmallArgs& a, const u8* slice, const float* scales)
       : Int8(a.m, slice, x_row_bytes<kElement>(a.split_blocks), scales) {}
 
@@ -105,8 +102,14 @@ struct Int8 {
     store_fragments(a.m, slot, sum, kInverse);
   }
 
-  // Adds the product of one K block; `x_of` gives B fragments of tile i and two quads j, `scales_of_tile` the
-  // scales of the two rows of tile i that a lane has sums of.
+ private:
+  // Of the two rows that a lane has sums of.
+  static __device__ __forceinline__ void scales_of(const SmallArgs& a, int i, const float* from,
+                                                   float (&s)[2]) {
+    const int row = i * 8 + 2 * (threadIdx.x % 4);
+    s[0] = from[min(row, a.m - 1)], s[1] = from[min(row + 1, a.m - 1)];
+  }
+
   template <class X, class Scales>
   __device__ __forceinline__ void add_product(const SmallArgs& a, const u32 (&w)[3][4],
                                               const u16 (&scale)[segments][2], const X& x_of,
@@ -138,14 +141,6 @@ struct Int8 {
         }
       }
     }
-  }
-
- private:
-  // Of the two rows that a lane has sums of.
-  static __device__ __forceinline__ void scales_of(const SmallArgs& a, int i, const float* from,
-                                                   float (&s)[2]) {
-    const int row = i * 8 + 2 * (threadIdx.x % 4);
-    s[0] = from[min(row, a.m - 1)], s[1] = from[min(row + 1, a.m - 1)];
   }
 };
 

@@ -71,12 +71,15 @@ struct Unit {
   u16 scale[segments][2];
   u32 w[3][4];
 
-  __device__ __forceinline__ explicit Unit(u32 from) {
+  __device__ __forceinline__ explicit Unit(u32 from) : Unit(from, from + layout::kBlockBytes) {}
+
+  // Whose scales are elsewhere.
+  __device__ __forceinline__ Unit(u32 from, u32 scales) {
     const int lane = threadIdx.x % 32, g = lane / 4;
 #pragma unroll
     for (int s = 0; s < segments; ++s) {
-      scale[s][0] = ptx::load_shared_u16(from + layout::kBlockBytes + s * 32 + g * 2);
-      scale[s][1] = ptx::load_shared_u16(from + layout::kBlockBytes + s * 32 + g * 2 + 16);
+      scale[s][0] = ptx::load_shared_u16(scales + s * 32 + g * 2);
+      scale[s][1] = ptx::load_shared_u16(scales + s * 32 + g * 2 + 16);
     }
 #pragma unroll
     for (int c = 0; c < 3; ++c) {

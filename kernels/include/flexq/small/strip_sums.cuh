@@ -6,13 +6,14 @@
 
 namespace flexq::small {
 
-// `sums` is [parts][strips][Policy::kTiles][32 lanes]; in a cluster, parts of K are added by the block
+// `sums` is [parts][strips][X::kTiles][32 lanes]; in a cluster, parts of K are added by the block
 // that finishes them. All of the block have written theirs. A warp finishes a strip for eight rows at a
 // time, four columns a lane.
-template <class Policy, int warps>
+template <class X>
 __device__ __forceinline__ void finish_strips(const SmallArgs& a, const float4* sums, int parts,
-                                              int strip0, int strips, const ClusterSums& cluster) {
-  constexpr int tiles = Policy::kTiles;
+                                              int strip0, int strips, const ClusterSums& cluster,
+                                              int warps) {
+  constexpr int tiles = X::kTiles;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int octets = ceil_div(a.m, 8), part_sums = strips * tiles * 32;
   const int g = lane / 4, quad = lane % 4 * 4;
@@ -30,7 +31,7 @@ __device__ __forceinline__ void finish_strips(const SmallArgs& a, const float4* 
       const float* const at = from + p * part_sums * 4;
       add(v, make_float4(at[0], at[16], at[32], at[48]));
     }
-    const float f = Policy::kInverse;
+    const float f = X::kInverse;
     v = make_float4(v.x * f, v.y * f, v.z * f, v.w * f);
     if (a.splits == 1) {
       finish(a, row, (strip0 + s) * layout::kBlockRows + quad, v);
@@ -38,7 +39,7 @@ __device__ __forceinline__ void finish_strips(const SmallArgs& a, const float4* 
       cluster.push(item, v);
     }
   }
-  if (a.splits > 1) cluster.finish<warps>(a, items, octets, strip0);
+  if (a.splits > 1) cluster.finish(a, items, octets, strip0, warps);
 }
 
 }  // namespace flexq::small

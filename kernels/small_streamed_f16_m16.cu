@@ -1,4 +1,0 @@
-// 9 to 16 rows of f16 activations that come while weights do, one weight scale per 128 columns.
-#include "flexq/small_streamed.cuh"
-
-FLEXQ_SMALL_STREAMED(f16_m16, 1, FloatBlock<flexq::Half, 2, 1>)
