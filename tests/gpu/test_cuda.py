@@ -406,9 +406,17 @@ def experts(n, k, group):
 
 
 @pytest.mark.parametrize(("ends", "rows"), ENDS, ids=["many", "one", "few", "experts", "others"])
-@pytest.mark.parametrize(("n", "k"), [(320, 640), (100, 172), (64, 14336)])
+@pytest.mark.parametrize(
+    ("n", "k", "x_type"),
+    [
+        (320, 640, torch.float16),
+        (320, 640, torch.bfloat16),
+        (100, 172, torch.bfloat16),
+        (64, 14336, torch.float16),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("group", [32, 64, 128])
-@pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("act_bits", "per_row"), [(16, False), (8, False), (8, True)])
 def test_experts(act_bits, per_row, x_type, group, n, k, ends, rows):
     weights = experts(n, k, group)[: len(ends)]
