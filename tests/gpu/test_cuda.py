@@ -270,6 +270,35 @@ def test_every_warp_group_launch(rows, columns, way):
             assert error(y, values @ w.dense().T) < TOLERANCE[torch.float32]
 
 
+# Tiles that round weights make them in one step where all scales of a tile are below 2^-6.
+# Products with unit vectors show them.
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
+    reason="warp-group products are Hopper's",
+)
+@pytest.mark.parametrize("scale_type", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("large", [(), (2**-6,), (2**-6, 0.75, 1000.0)], ids=len)
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(128, 128), (128, 192), (176, 128), (192, 128), (256, 128), (256, 256)],
+)
+def test_weights_are_rounded_once(rows, columns, large, scale_type):
+    n, k, m = 1000, 1160, 300
+    w = Weight(n, k, 128, scale_type)
+    below = 2**-6 - 2**-14  # the largest of either type
+    small = torch.tensor([0, 2**-24, -(2**-20), 3 * 2**-16, 0.0029, -0.0117, below, -below])
+    scales = small[torch.randint(len(small), w.scales.shape)]
+    for i, scale in enumerate(large):  # in some tiles, first and last columns among them
+        scales[200 + 300 * i, (0, 4, -1)[i]] = scale
+    w.scales.copy_(scales.to(scale_type))
+    _flexq.cuda_repack(0, stream(), (w.packed.data_ptr(), w.scales.data_ptr()), w.raw)
+    x = torch.zeros(m, k, device="cuda", dtype=torch.float16)
+    column = torch.randperm(k, device="cuda")[:m]
+    x[torch.arange(m, device="cuda"), column] = 1
+    y = linear(w, x, torch.float32, kernel=f"hopper rows={rows} columns={columns}")
+    assert torch.equal(y, w.dense().half().float()[:, column].T)
+
+
 # The K of tiles is dealt out in ranges: fewer tiles than workers, some more, nearly twice as
 # many, and with tiles that are dealt out whole after them.
 @pytest.mark.skipif(

@@ -26,6 +26,8 @@ class Consume {
     ptx::pin(weights_), ptx::pin(scales_);  // or they are computed again for every K block
   }
 
+  __device__ __forceinline__ void begin(const Piece&, int) const {}
+
   __device__ __forceinline__ void run(int blocks, Sums<T>& sum) {
     Operands operands;
     Part part[2];

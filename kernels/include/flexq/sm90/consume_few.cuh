@@ -23,6 +23,8 @@ class ConsumeFew {
     ptx::pin(weights_), ptx::pin(scales_);  // or they are computed again for every K block
   }
 
+  __device__ __forceinline__ void begin(const Piece&, int) const {}
+
   __device__ __forceinline__ void run(int blocks, Sums<T>& sum) {
     zero<T>(sum);
     for (int block = 0; block < blocks; ++block) {

@@ -28,6 +28,8 @@ class ConsumeTurns {
     if (group == 1) ptx::named_arrive(kTurns, 256);  // the other begins
   }
 
+  __device__ __forceinline__ void begin(const Piece&, int) const {}
+
   __device__ __forceinline__ void run(int blocks, Sums<T>& sum) {
     zero<T>(sum);
     for (; blocks > 0; --blocks) {

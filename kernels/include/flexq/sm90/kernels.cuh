@@ -19,10 +19,10 @@ namespace flexq::sm90 {
 // groups, rows, part, stages, x_stages, boxes, element, block_scales, cluster
 using Half32 = Tile<2, 32, 32, 8, 8, 2, 2>;
 using Half64 = Tile<2, 64, 64, 6, 6, 2, 2>;
-using Half128 = Tile<2, 128, 128, 5, 4, 2, 2>;
-using Half128x3 = Tile<3, 128, 128, 5, 3, 2, 2>;
-using Half176 = Tile<2, 176, 176, 5, 3, 2, 2>;
-using Half192 = Tile<2, 192, 192, 4, 3, 2, 2>;
+using Half128 = Tile<2, 128, 128, 4, 4, 2, 2>;
+using Half128x3 = Tile<3, 128, 128, 3, 3, 2, 2>;
+using Half176 = Tile<2, 176, 176, 3, 3, 2, 2>;
+using Half192 = Tile<2, 192, 192, 3, 3, 2, 2>;
 using Half256 = Tile<2, 256, 256, 3, 5, 1, 2>;
 using Half256x2 = Tile<2, 256, 256, 3, 5, 1, 2, false, 2>;
 template <bool block_scales>

@@ -38,7 +38,7 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   if (a.split_tiles > 0 && threadIdx.x == 32 && rank == 0) {
     ptx::store_shared(ring.ticket(), ptx::fetch_increment_wrap(a.ticket, workers - 1));
   }
-  if (blocks == 1) __syncthreads();
+  if (T::kCluster == 1) __syncthreads();
   else ptx::cluster_sync();
   if (!a.late) ptx::launch_dependents();
   // Made anew where it is used: consumers keep nothing of it in registers while they multiply.
@@ -64,13 +64,18 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
       }
     }
     __syncwarp();
-    if (splits > 1) ptx::cluster_sync();  // as in exchange
+    if (splits > 1) ptx::cluster_sync(), ptx::cluster_arrive();  // as in exchange
   } else {
     ptx::registers_grow<kConsumerRegisters>();
     Consumer consumer(a, ring, group);
     Sums<T> sum;
     Piece p;
+    // The first row of weights of a piece's tile: made anew, too.
+    const auto weight_row = [&](const Place& place) {
+      return ((place.n * T::kCluster + neighbour) * T::kGroups + group) * layout::kTileRows;
+    };
     for (int i = 0; schedule().piece(i, p); ++i) {
+      consumer.begin(p, weight_row(place_of(p.tile, tiles_m, tiles_n, a.raster)));
       consumer.run(p.end - p.begin, sum);
       const Schedule work = schedule();
       if (work.gives(p)) {
@@ -83,14 +88,14 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
       else exchange<T, 1>(ring, group, sum);
       const Place place = place_of(p.tile, tiles_m, tiles_n, a.raster);
       const int row = place.m * T::kM;
-      const int strip = (place.n * T::kCluster + neighbour) * T::kGroups + group;
       consumer.finish(row, sum);
-      store_tile<T>(a, row, strip * layout::kTileRows, group, ring.output(group), split, splits,
+      store_tile<T>(a, row, weight_row(place), group, ring.output(group), split, splits,
                     sum);
     }
   }
-  // Others of the cluster may still use this block's shared memory.
-  if (blocks > 1) ptx::cluster_sync();
+  // Others of the cluster may still use this block's shared memory; after an exchange all have arrived.
+  if (T::kCluster > 1) ptx::cluster_sync();
+  else if (splits > 1) ptx::cluster_wait();
 }
 
 }  // namespace flexq::sm90

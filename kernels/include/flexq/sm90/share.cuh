@@ -118,6 +118,7 @@ __device__ __forceinline__ void exchange(const Ring<T>& ring, int group, Sums<T>
     float* s = vector_of<T>(sum, i);
     s[0] += v[i].x, s[1] += v[i].y, s[2] += v[i].z, s[3] += v[i].w;
   }
+  ptx::cluster_arrive();  // the block may not end before its neighbour has read
 }
 
 }  // namespace flexq::sm90
