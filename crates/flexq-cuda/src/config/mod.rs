@@ -204,16 +204,30 @@ fn streamed_wins(p: &Problem) -> bool {
         && match p.activations {
             Activations::F16 | Activations::BF16 => true,
             Activations::Int8 { .. } => {
-                bytes > 100_000_000 || p.m <= 4 && bytes > 16_000_000 || (2..=4).contains(&p.m)
+                bytes > 100_000_000 && !is_narrow(p)
+                    || p.m <= 4 && bytes > 16_000_000
+                    || (2..=4).contains(&p.m)
             }
         }
 }
 
-/// Whether a kernel whose warps share x beats the others: from nine rows on, up to 32 where the
-/// warp-group kernels have too few tiles.
+/// Whether a kernel whose warps share x beats the others: of 9 to 16 rows, or of codes that are made
+/// beforehand and few strips; up to 32 where the warp-group kernels have too few tiles.
 fn teams_win(p: &Problem) -> bool {
-    let few = (9..=16).contains(&p.m) || (17..=32).contains(&p.m) && p.weight_bytes() < 16_000_000;
-    strips_for_all(p) && few && !p.activations.is_int8()
+    let (bytes, few) = (p.weight_bytes(), p.m <= 16 || p.m <= 32 && p.weight_bytes() < 16_000_000);
+    strips_for_all(p)
+        && few
+        && match p.activations {
+            Activations::F16 | Activations::BF16 => p.m > 8,
+            Activations::Int8 { per_row } => {
+                p.m >= if per_row { 2 } else { 5 } && is_narrow(p) && bytes < 100_000_000
+            }
+        }
+}
+
+/// A block has at most four strips.
+fn is_narrow(p: &Problem) -> bool {
+    p.strips() <= u64::from(p.arch.multiprocessors) * 4
 }
 
 fn strips_for_all(p: &Problem) -> bool {
@@ -298,11 +312,12 @@ mod tests {
         };
         // each of two blocks quantizes half of every row
         assert_eq!(launch(4, 4096, false), ("streamed", true, 2, 2));
-        assert_eq!(launch(8, 4096, false), ("small", true, 4, 1));
+        // codes of a launch of its own, which leaves no room for a second block
+        assert_eq!(launch(8, 4096, false), ("teams", false, 2, 1));
+        assert_eq!(launch(16, 11008, false), ("teams", false, 2, 1));
+        assert_eq!(launch(2, 14336, true), ("teams", false, 2, 1));
         // the largest number of a row is found first, in all of it
         assert_eq!(launch(1, 4096, true), ("small", true, 1, 2));
-        // a launch of its own leaves no room for a second block
-        assert_eq!(launch(16, 11008, false), ("small", false, 4, 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! (`kernels/include/flexq/small_teams.cuh`).
 
 use super::small::{share, warps};
-use super::{Family, Problem, Reduce, Small, SmallOptions};
+use super::{Family, Problem, Reduce, Small, SmallOptions, is_narrow};
 use crate::order::TILE_COLUMNS;
 
 /// Bytes of a strip of a K block of weights and its scales, and of a stage's barrier.
@@ -78,9 +78,12 @@ impl Small {
         let launch = |room: u64| {
             let share = share(p, room);
             let most = share.checked_sub(cluster)?;
-            // No warp without a team, whose ring others can use; and no team without two stages of x.
+            // No warp without a team, whose ring others can use. With two stages of x members wait for each
+            // other: rather three than a fifth team.
             let teams_with = |stages: u64| {
-                let needed = |teams: u64| rings(teams * members, stages) + teams * 2 * (x_bytes + words);
+                let least = |teams| if members > 1 && teams > 4 { 3 } else { 2 };
+                let needed =
+                    |teams: u64| rings(teams * members, stages) + teams * least(teams) * (x_bytes + words);
                 (1..=most_teams).rev().find(|&teams| needed(teams) <= most).unwrap_or(0)
             };
             let mut stages = wanted.min(split_blocks);
@@ -140,9 +143,13 @@ impl Small {
         let multiprocessors = u64::from(p.arch.multiprocessors);
         let blocks = p.strips().div_ceil(multiprocessors * 12);
         // Of narrow and long products two blocks read half of x each from the L2 cache.
-        let narrow = p.strips() <= multiprocessors * 4 && p.k_blocks() >= 40;
-        let splits = if narrow { 2 } else { 1 };
-        Self::teams_with(p, Teams { splits: Some(splits), blocks: Some(blocks), ..Teams::default() })
+        let int8 = p.activations.is_int8();
+        let narrow = is_narrow(p) && (int8 || p.k_blocks() >= 40);
+        let splits = Some(if narrow { 2 } else { 1 });
+        // Between two launches lies one that quantizes, which may leave no room for a block of the second beside
+        // the first; it would lie beside another of its own.
+        let room = int8.then_some(1);
+        Self::teams_with(p, Teams { splits, blocks: Some(blocks), room, ..Teams::default() })
     }
 }
 
