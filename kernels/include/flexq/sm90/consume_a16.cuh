@@ -109,11 +109,20 @@ class Consume16 {
       u32 large = 0;
       if (row < n_pad) {
         const u16* from = a_.scales + row + threadIdx.x % 8 * 8;
-#pragma unroll 4
-        for (int block = p.begin + threadIdx.x % 128 / 8; block < p.end; block += 16) {
-          const uint4 s = __ldg(reinterpret_cast<const uint4*>(from + u64(block) * n_pad));
-          large |= (s.x & 0x7FFF7FFFu) + add | (s.y & 0x7FFF7FFFu) + add |
-                   (s.z & 0x7FFF7FFFu) + add | (s.w & 0x7FFF7FFFu) + add;
+        // Those of 64 K blocks are on their way at a time.
+        for (int first = p.begin + threadIdx.x % 128 / 8; first < p.end; first += 64) {
+          uint4 s[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int block = first + 16 * i;
+            s[i] = block < p.end ? __ldg(reinterpret_cast<const uint4*>(from + u64(block) * n_pad))
+                                 : uint4{};
+          }
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            large |= (s[i].x & 0x7FFF7FFFu) + add | (s[i].y & 0x7FFF7FFFu) + add |
+                     (s[i].z & 0x7FFF7FFFu) + add | (s[i].w & 0x7FFF7FFFu) + add;
+          }
         }
       }
       small_ = !ptx::named_any(1 + group_, 128, (large & 0x80008000u) != 0);
@@ -264,8 +273,8 @@ class Consume16 {
   const HopperArgs& a_;
   int group_;
   u32 weights_, scales_, operand_ = 0;
-  Cursor<T::kStages> at_;
-  Cursor<T::kXStages> x_at_;
+  Cursor<T::kStages, false> at_;  // two numbers: the loop is faster
+  Cursor<T::kXStages, false> x_at_;
   i32 x_ = 0, released_ = 0, left_ = 0;
   bool ready_ = false, x_ready_ = false, small_ = false;
 };

@@ -60,10 +60,11 @@ struct Tile {
   static_assert(kSharedBytes <= 232448, "shared memory of a Hopper multiprocessor");
 };
 
-// Position in a ring and the phase parity that goes with it: one number where both are bits of it.
-template <int stages>
+// Position in a ring and the phase parity that goes with it: one number where both are bits of it, if that
+// is wanted.
+template <int stages, bool bits = true>
 class Cursor {
-  static constexpr bool kBits = (stages & (stages - 1)) == 0;
+  static constexpr bool kBits = bits && (stages & (stages - 1)) == 0;
 
  public:
   __device__ __forceinline__ int stage() const { return kBits ? at_ % stages : at_; }
@@ -169,7 +170,8 @@ struct Ring {
   }
 
   // Waits for the next stage of activations and returns its number.
-  __device__ __forceinline__ int next_x(Cursor<T::kXStages>& at) const {
+  template <bool bits>
+  __device__ __forceinline__ int next_x(Cursor<T::kXStages, bits>& at) const {
     const int stage = at.stage();
     ptx::barrier_wait(x_full(stage), at.parity());
     at.advance();
