@@ -18,6 +18,8 @@ pub use hopper::Hopper;
 pub use small::{Family, Reduce, Small, SmallOptions};
 pub use tile::Tile;
 
+use teams::Teams;
+
 use crate::order::{TILE_COLUMNS, TILE_ROWS};
 
 /// What of a GPU the choice depends on.
@@ -238,7 +240,7 @@ fn strips_for_all(p: &Problem) -> bool {
 #[must_use]
 pub fn choose(p: &Problem) -> Config {
     let few = if streamed_wins(p) { Small::choose_streamed(p) } else { None };
-    let few = few.or_else(|| if teams_win(p) { Small::choose_teams(p) } else { None });
+    let few = few.or_else(|| if teams_win(p) { Small::choose_teams(p, Teams::default()) } else { None });
     if let Some(few) = few {
         return Config::Small(few);
     }
@@ -291,6 +293,8 @@ mod tests {
         // teams of warps share more rows; of narrow and long products two blocks read half of x each
         assert_eq!(launch(16, 14336, 4096), ("teams", 16, 1, 1));
         assert_eq!(launch(9, 8192, 8192), ("teams", 16, 2, 1));
+        assert_eq!(launch(16, 4096, 4096), ("teams", 16, 1, 1));
+        assert_eq!(launch(16, 2048, 4096), ("teams", 16, 2, 1));
         assert_eq!(launch(16, 28672, 8192), ("teams", 16, 1, 2));
         assert_eq!(launch(17, 4096, 4096), ("teams", 32, 1, 1));
         // too few strips for all multiprocessors: parts of K, which need x beforehand

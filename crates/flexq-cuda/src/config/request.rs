@@ -86,7 +86,7 @@ impl Config {
                     options.take(name, &mut value);
                     *field = (value != u64::MAX).then_some(value);
                 }
-                Self::Small(Small::teams_with(p, o).ok_or_else(unfit)?)
+                Self::Small(Small::choose_teams(p, o).ok_or_else(unfit)?)
             }
             "small" | "planes" => {
                 let which = if family == "planes" { Family::Planes } else { Family::Staged };

@@ -137,19 +137,21 @@ impl Small {
         }
     }
 
-    /// The launch thought fastest, from runs on an H200.
-    pub(super) fn choose_teams(p: &Problem) -> Option<Self> {
+    /// The launch thought fastest of those with these options, from runs on an H200.
+    pub(super) fn choose_teams(p: &Problem, o: Teams) -> Option<Self> {
         // Twelve strips of a block leave two teams of as many warps; more blocks lie beside each other.
         let multiprocessors = u64::from(p.arch.multiprocessors);
         let blocks = p.strips().div_ceil(multiprocessors * 12);
-        // Of narrow and long products two blocks read half of x each from the L2 cache.
+        // Of narrow and long products two blocks read half of x each from the L2 cache; of narrower ones each warp
+        // has two strips then.
         let int8 = p.activations.is_int8();
-        let narrow = is_narrow(p) && (int8 || p.k_blocks() >= 40);
-        let splits = Some(if narrow { 2 } else { 1 });
+        let halves = is_narrow(p) && (int8 || p.k_blocks() >= 40 || p.strips() <= multiprocessors);
+        let splits = if halves { 2 } else { 1 };
         // Between two launches lies one that quantizes, which may leave no room for a block of the second beside
         // the first; it would lie beside another of its own.
-        let room = int8.then_some(1);
-        Self::teams_with(p, Teams { splits, blocks: Some(blocks), room, ..Teams::default() })
+        let room = o.room.or(int8.then_some(1));
+        let (splits, blocks) = (o.splits.or(Some(splits)), o.blocks.or(Some(blocks)));
+        Self::teams_with(p, Teams { blocks, splits, room, ..o })
     }
 }
 
