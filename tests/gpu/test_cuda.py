@@ -23,10 +23,10 @@ TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 6e-3, torch.float32: 3e-6}
 class Weight:
     """Random codes and scales on the GPU, canonical and in device order."""
 
-    def __init__(self, n, k, group, scale_type=torch.float16):
+    def __init__(self, n, k, group, scale_type=torch.float16, q=None):
         self.n, self.k, self.group = n, k, group
         columns = group or k
-        self.q = torch.randint(-32, 32, (n, k), dtype=torch.int8)
+        self.q = torch.randint(-32, 32, (n, k), dtype=torch.int8) if q is None else q
         self.scales = (torch.rand(n, -(-k // columns)) * 0.02 - 0.01).to(scale_type).cuda()
         self.packed = torch.from_numpy(order.pack(self.q.numpy())).cuda()
         code_bytes, scale_count = _flexq.cuda_sizes(n, k, group)
@@ -268,6 +268,65 @@ def test_every_warp_group_launch(rows, columns, way):
             y = linear(w, x.half(), torch.float32, 8, per_row, kernel=kernel)
             values = quantized(x.half(), 127, per_row)
             assert error(y, values @ w.dense().T) < TOLERANCE[torch.float32]
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
+    reason="warp-group products are Hopper's",
+)
+@pytest.mark.parametrize("scale_type", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(32, 128), (64, 128), (128, 128), (128, 192), (176, 128), (256, 128)]
+)
+def test_sums_at_their_bounds(rows, columns, per_row, scale_type):
+    """The largest codes, of one sign or of both."""
+    n, k, m = 1000, 1288, 600
+    q = torch.full((n, k), -32, dtype=torch.int8)
+    q[1::3] = 31
+    q[2::3] = torch.randint(0, 2, (len(q[2::3]), k), dtype=torch.int8) * 63 - 32
+    w = Weight(n, k, 128, scale_type, q)
+    x = torch.ones(m, k, device="cuda", dtype=torch.float16)
+    x[: m // 2 : 2] = -1
+    x[m // 2 :] = torch.randint(0, 2, (m - m // 2, k), device="cuda") * 2 - 1
+    values = quantized(x, 127, per_row)
+    for out_type in (torch.float32, torch.float16):
+        kernel = f"hopper rows={rows} columns={columns}"
+        y = linear(w, x, out_type, 8, per_row, kernel=kernel)
+        assert error(y, values @ w.dense().T) < TOLERANCE[out_type]
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
+    reason="warp-group products are Hopper's",
+)
+@pytest.mark.parametrize("signs", ["one", "both"])
+@pytest.mark.parametrize("way", WAYS)
+def test_sums_that_are_rounded_near(way, signs):
+    """Output of 16 bits beside that of 32, whose sums are exact: its own rounding, and little."""
+    n, k, m = 1000, 11016, 700
+    w = Weight(n, k, 128)
+    if signs == "one":
+        w.scales.abs_()
+        _flexq.cuda_repack(0, stream(), (w.packed.data_ptr(), w.scales.data_ptr()), w.raw)
+    x = torch.randn(m, k, device="cuda").half()
+    x[1] = 0
+    x[2, 77] = 1000  # the other codes are 0, but for few
+    kernel = f"hopper rows=256 columns=128 {WAYS[way].format(-(-m // 256) * -(-n // 128))}"
+    exact = linear(w, x, torch.float32, 8, True, kernel=kernel).double()
+    size = exact.pow(2).mean(1, keepdim=True).sqrt()
+    for out_type, unit in ((torch.float16, 2**-11), (torch.bfloat16, 2**-8)):
+        y = linear(w, x, out_type, 8, True, kernel=kernel)
+        assert (y[1] == 0).all()
+        near = torch.full_like(size, 6e-4)
+        near[2] = 4e-3
+        assert ((y.double() - exact).abs() <= unit * exact.abs() + near * size).all()
+        cuda.exact_sums(True)
+        try:
+            y = linear(w, x, out_type, 8, True, kernel=kernel)
+        finally:
+            cuda.exact_sums(False)
+        assert torch.equal(y, exact.to(out_type))
 
 
 # Tiles that round weights make them in one step where all scales of a tile are below 2^-6.

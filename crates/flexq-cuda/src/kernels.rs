@@ -80,6 +80,7 @@ pub static SOURCES: &[Source] = &[
     hopper!("sm90_s8r_m32"),
     hopper!("sm90_s8r_m64"),
     hopper!("sm90_s8r_n192_m128"),
+    hopper!("sm90_s8r_near_m256"),
     both!("small_b1_g128_m8"),
     both!("small_bf16_g128_m16"),
     both!("small_bf16_g128_m32"),

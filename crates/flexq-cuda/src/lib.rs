@@ -31,5 +31,6 @@ pub mod prepare;
 mod types;
 
 pub use error::{Error, Result};
+pub use launch::hopper::set_exact_sums;
 pub use launch::set_trigger_late;
 pub use types::{ActivationBits, Dtype, Group, ScaleType};

@@ -213,6 +213,12 @@ pub fn cuda_trigger_late(late: bool) {
     flexq_cuda::set_trigger_late(late);
 }
 
+/// Chooses for products launched from now on whether sums may be rounded beyond f32: `flexq.cuda.exact_sums`.
+#[pyfunction]
+pub fn cuda_exact_sums(exact: bool) {
+    flexq_cuda::set_exact_sums(exact);
+}
+
 /// `y = x @ w.T + bias`; `workspace` is (address, bytes), zeroed at first as `cuda_workspace` says.
 /// `kernel` asks for a kernel by hand, as `cuda_choice` does.
 #[pyfunction]

@@ -44,8 +44,8 @@ mod _flexq {
     use super::run_cli;
     #[pymodule_export]
     use crate::cuda::{
-        CudaError, cuda_choice, cuda_dequantize, cuda_embedding, cuda_grouped_linear, cuda_info, cuda_linear,
-        cuda_repack, cuda_restore, cuda_sizes, cuda_trigger_late, cuda_workspace,
+        CudaError, cuda_choice, cuda_dequantize, cuda_embedding, cuda_exact_sums, cuda_grouped_linear,
+        cuda_info, cuda_linear, cuda_repack, cuda_restore, cuda_sizes, cuda_trigger_late, cuda_workspace,
     };
     #[pymodule_export]
     use crate::cuda_tensor::CudaTensor;

@@ -1,6 +1,7 @@
 //! `kernels/sm90_*.cu`.
 
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::sys::{
     self, CUtensorMapDataType, CUtensorMapFloatOOBfill, CUtensorMapInterleave, CUtensorMapL2promotion,
@@ -12,6 +13,7 @@ use crate::config::{Activations, Hopper};
 use crate::device::Device;
 use crate::error::Result;
 use crate::kernels::Source;
+use crate::types::{Dtype, ScaleType};
 
 #[repr(C, align(64))]
 pub struct TensorMap(pub [u64; 16]);
@@ -84,9 +86,25 @@ pub fn tensor_map(
     Ok(map)
 }
 
+/// Whether sums are added without rounding more than f32 must.
+static EXACT: AtomicBool = AtomicBool::new(false);
+
+/// Chooses for launches from now on, of the whole process, whether sums that are scaled by one number a
+/// row may be rounded `near` (`near.cuh`), which is faster, or shall be `exact`, as those of other kernels are.
+pub fn set_exact_sums(exact: bool) {
+    EXACT.store(exact, Ordering::Relaxed);
+}
+
+/// Whether sums may be rounded near: what that costs shows in output of 32 bits only, and larger scales
+/// than those of half precision would be infinite.
+fn rounds_near(scale_type: i32, y_type: i32) -> bool {
+    !EXACT.load(Ordering::Relaxed) && scale_type == ScaleType::F16 as i32 && y_type != Dtype::F32 as i32
+}
+
 /// Source and kernel for a launch.
-pub fn names(config: &Hopper, activations: Activations) -> (&'static str, String) {
+pub fn names(config: &Hopper, activations: Activations, near: bool) -> (&'static str, String) {
     let kind = match activations {
+        Activations::Int8 { per_row: true } if near && config.rows == 256 => "s8r_near",
         Activations::F16 => "f16",
         Activations::BF16 => "bf16",
         Activations::Int8 { per_row: true } => "s8r",
@@ -107,7 +125,8 @@ pub unsafe fn run(
     activations: Activations,
     arguments: &Arguments,
 ) -> Result<()> {
-    let (source, name) = names(config, activations);
+    let near = rounds_near(arguments.scale_type, arguments.y_type);
+    let (source, name) = names(config, activations, near);
     let kernel = device.kernel(source, &name)?;
     let shape = Shape {
         grid: config.grid,
@@ -136,15 +155,30 @@ mod tests {
                 let p = Problem { arch, m: 300, n: 4096, k: 4096, activations, segment: 128, aligned: true };
                 let request = format!("hopper rows={rows} columns={columns}");
                 let Ok(Config::Hopper(config)) = Config::requested(&request, &p) else { continue };
-                let (source, name) = names(&config, activations);
-                let text = Source::named(source).unwrap().ptx((9, 0)).unwrap();
-                assert!(
-                    String::from_utf8(text).unwrap().contains(&format!(".entry {name}(")),
-                    "{source} {name}"
-                );
+                for near in [false, true] {
+                    let (source, name) = names(&config, activations, near);
+                    let text = Source::named(source).unwrap().ptx((9, 0)).unwrap();
+                    assert!(
+                        String::from_utf8(text).unwrap().contains(&format!(".entry {name}(")),
+                        "{source} {name}"
+                    );
+                    assert_eq!(name.contains("near"), near && rows == 256 && activations == int8(true));
+                }
                 found += 1;
             }
             assert_eq!(found, if matches!(activations, Activations::Int8 { .. }) { 6 } else { 8 });
         }
+    }
+
+    #[test]
+    fn only_output_of_16_bits_is_rounded_near() {
+        let near = |scale: ScaleType, y: Dtype| rounds_near(scale as i32, y as i32);
+        assert!(near(ScaleType::F16, Dtype::F16) && near(ScaleType::F16, Dtype::BF16));
+        assert!(!near(ScaleType::F16, Dtype::F32));
+        assert!(!near(ScaleType::BF16, Dtype::F16) && !near(ScaleType::BF16, Dtype::F32));
+        set_exact_sums(true);
+        assert!(!near(ScaleType::F16, Dtype::F16) && !near(ScaleType::F16, Dtype::BF16));
+        set_exact_sums(false);
+        assert!(near(ScaleType::F16, Dtype::F16));
     }
 }

@@ -5,6 +5,7 @@
 #include "flexq/sm90/consume_a16.cuh"
 #include "flexq/sm90/consume.cuh"
 #include "flexq/sm90/consume_few.cuh"
+#include "flexq/sm90/consume_rows.cuh"
 #include "flexq/sm90/consume_turns.cuh"
 #include "flexq/sm90/product.cuh"
 
@@ -36,6 +37,7 @@ using Byte128x3 = Tile<3, 128, 128, 5, 5, 1, 1, block_scales>;
 template <bool block_scales>
 using Byte176 = Tile<2, 176, 176, 5, 5, 1, 1, block_scales>;
 using Byte256 = Tile<2, 256, 64, 4, 4, 1, 1>;
+using Byte256Near = Tile<2, 256, 128, 4, 4, 1, 1>;
 using Byte256Blocks = Tile<2, 256, 128, 4, 4, 1, 1, true>;
 
 }  // namespace flexq::sm90
@@ -56,12 +58,17 @@ using Byte256Blocks = Tile<2, 256, 128, 4, 4, 1, 1, true>;
   FLEXQ_SM90_ROUNDED(name##_n128_m256, Half256, format) \
   FLEXQ_SM90_ROUNDED(name##_n256_m256, Half256x2, format)
 
-// int8 activations, always exact.
+// int8 activations, always exact codes. With one scale a row tiles of two groups add in turns.
+#define FLEXQ_SM90_TURNS(name, T, sums) \
+  FLEXQ_SM90(name, T, ConsumeRows<flexq::sm90::T, flexq::sm90::Int8, flexq::sm90::sums<flexq::sm90::T>>)
 #define FLEXQ_SM90_8_M32(name, scales) FLEXQ_SM90_FEW(name##_n128_m32, Byte32<scales>, Int8)
 #define FLEXQ_SM90_8_M64(name, scales) FLEXQ_SM90_FEW(name##_n128_m64, Byte64<scales>, Int8)
-#define FLEXQ_SM90_8_M128(name, scales) FLEXQ_SM90_FEW(name##_n128_m128, Byte128<scales>, Int8)
+#define FLEXQ_SM90_8_M128_BLOCKS(name) FLEXQ_SM90_FEW(name##_n128_m128, Byte128<true>, Int8)
+#define FLEXQ_SM90_8_M128_ROWS(name) FLEXQ_SM90_TURNS(name##_n128_m128, Byte128<false>, Converted)
 #define FLEXQ_SM90_8_N192(name, scales) FLEXQ_SM90_FEW(name##_n192_m128, Byte128x3<scales>, Int8)
-#define FLEXQ_SM90_8_M176(name, scales) FLEXQ_SM90_FEW(name##_n128_m176, Byte176<scales>, Int8)
+#define FLEXQ_SM90_8_M176_BLOCKS(name) FLEXQ_SM90_FEW(name##_n128_m176, Byte176<true>, Int8)
+#define FLEXQ_SM90_8_M176_ROWS(name) FLEXQ_SM90_TURNS(name##_n128_m176, Byte176<false>, Converted)
+#define FLEXQ_SM90_8_M256_NEAR(name) FLEXQ_SM90_TURNS(name##_n128_m256, Byte256Near, Near)
 #define FLEXQ_SM90_8_M256(name) \
   FLEXQ_SM90(name##_n128_m256, Byte256, Consume<flexq::sm90::Byte256, flexq::sm90::Int8>)
 #define FLEXQ_SM90_8_M256_BLOCKS(name)       \
