@@ -114,7 +114,7 @@ pub unsafe fn restore(device: &Device, stream: u64, from: &Weight, to: Canonical
     unsafe { run(device, blocks("weights", items, 256)?, stream, &arguments) }
 }
 
-/// Writes the weight as numbers, `[n, k]` of type `dtype` at `y`.
+/// Writes the weight as numbers, `[n, k]` of type `dtype` at `y`, a multiple of 16.
 ///
 /// # Errors
 /// As for [`repack`].
@@ -129,15 +129,15 @@ pub unsafe fn dequantize(device: &Device, stream: u64, weight: &Weight, y: u64, 
     let arguments = Dequantize {
         weights: weight.codes,
         scales: weight.scales,
-        y: address("output", y, dtype.size())?,
+        y: address("output", y, 16)?,
         n,
         k,
         segment: size("segment", weight.group.segment())?,
         scale_type: weight.scale_type as i32,
         y_type: dtype as i32,
     };
-    // A thread per lane of a block of 2048 codes.
-    let grid = blocks("weights", order::weight_bytes(weight.n, weight.k) as u64 / 48, 256)?;
+    // A thread per three words.
+    let grid = blocks("weights", order::weight_bytes(weight.n, weight.k) as u64 / 12, 256)?;
     // SAFETY: the caller's promise.
     unsafe { run(device, grid, stream, &arguments) }
 }

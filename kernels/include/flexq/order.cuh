@@ -145,82 +145,88 @@ __device__ __forceinline__ void restore(const RestoreArgs& a) {
   }
 }
 
-// One thread per lane of a block: 64 codes, two columns a store.
+// Four threads have the codes of 32 columns of a row: thread t columns 2 t, 2 t + 1, 2 t + 8 and
+// 2 t + 9 of either 16, a word each. They trade, and thread t has columns 8 t to 8 t + 7 in order.
+__device__ __forceinline__ void trade(const u32 (&pairs)[2], int t, u32 (&eight)[2]) {
+  constexpr u32 kAll = 0xFFFFFFFFu;
+  const bool second = t & 2, odd = t & 1;
+  // Of the 16 to which its columns belong, then of their half.
+  const u32 got = __shfl_xor_sync(kAll, second ? pairs[0] : pairs[1], 2);
+  const u32 low = second ? got : pairs[0], high = second ? pairs[1] : got;
+  const u32 halves[2] = {__byte_perm(low, high, 0x5410), __byte_perm(low, high, 0x7632)};
+  const u32 other = __shfl_xor_sync(kAll, odd ? halves[0] : halves[1], 1);
+  const u32 from_even = odd ? other : halves[0], from_odd = odd ? halves[1] : other;
+  eight[0] = __byte_perm(from_even, from_odd, 0x5410);
+  eight[1] = __byte_perm(from_even, from_odd, 0x7632);
+}
+
+// Writes eight columns from `col` on as numbers, in the row that starts at element `row`.
+__device__ __forceinline__ void store_eight(void* y, u64 row, int col, int k, const u32 (&eight)[2],
+                                            float scale, Dtype type) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float v[4];
+#pragma unroll
+    for (int c = 0; c < 4; ++c) v[c] = float(int(eight[h] >> (8 * c + 2) & 63) - 32) * scale;
+    store_float4(y, row, col + 4 * h, k, v, type);
+  }
+}
+
+// One thread per eight columns of two rows, whose codes lie in the same three words.
 __device__ __forceinline__ void dequantize(const DequantizeArgs& a) {
   const int k_blocks = ceil_div(a.k, layout::kTileCols);
   const int n_pad = round_up(a.n, layout::kTileRows);
   const u64 index = u64(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int lane = index % 32, g = lane / 4, t = lane % 4;
-  const u64 unit = index / 32;
+  const int t = index % 4, quad = index / 4 % 4, g = index / 16 % 8;
+  const u64 unit = index / 128;  // the same for a warp
   if (unit >= u64(n_pad / layout::kBlockRows) * k_blocks) return;
   const int strip = unit / k_blocks, kb = unit % k_blocks;
+  const int col = kb * layout::kTileCols + quad * 32 + t * 8;
   const u32* p = a.weights + layout::block_offset(strip, kb, k_blocks) / 4;
+  u32 w[3], b[4];
 #pragma unroll
-  for (int quad = 0; quad < layout::kQuads; ++quad) {
-    const u32 w[3] = {p[layout::word_offset(lane, 3 * quad) / 4],
-                      p[layout::word_offset(lane, 3 * quad + 1) / 4],
-                      p[layout::word_offset(lane, 3 * quad + 2) / 4]};
-    u32 b[4];
-    byte_words<0>(w, b);
-    const int col0 = kb * layout::kTileCols + quad * 32;
+  for (int c = 0; c < 3; ++c) w[c] = p[layout::word_offset(g * 4 + t, 3 * quad + c) / 4];
+  const u16* scales = a.scales + u64(col / a.segment) * n_pad;
+  byte_words<0>(w, b);
 #pragma unroll
-    for (int v = 0; v < 4; ++v) {
-      const int row = strip * layout::kBlockRows + g + 8 * (v % 2);
-      if (row >= a.n) continue;
-      const float scale = load16(a.scales[u64(col0 / a.segment) * n_pad + row], a.scale_type);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int col = col0 + 16 * (v / 2) + layout::fragment_column(t, i);
-        const int q = int(b[v] >> (8 * i + 2) & 63) - 32;
-        if (col < a.k) store_float(a.y, u64(row) * a.k + col, float(q) * scale, a.y_type);
-      }
-    }
+  for (int h = 0; h < 2; ++h) {
+    const int row = strip * layout::kBlockRows + g + 8 * h;
+    const u32 pairs[2] = {b[h], b[2 + h]};
+    u32 eight[2];
+    trade(pairs, t, eight);
+    const float scale = load16(scales[row], a.scale_type);
+    if (row < a.n) store_eight(a.y, u64(row) * a.k, col, a.k, eight, scale, a.y_type);
   }
 }
 
-// One thread per eight columns of a gathered row. It reads three words of one lane, which hold two
-// columns of each eight among 32, and four threads trade them for eight in a row. A single row, as
-// a decoding step reads it, is a matter of latency, so nothing waits in line.
+// One thread per eight columns of a gathered row. A single row, as a decoding step reads it, is a
+// matter of latency, so nothing waits in line.
 __device__ __forceinline__ void gather(const GatherArgs& a) {
   const int k_blocks = ceil_div(a.k, layout::kTileCols);
   const int n_pad = round_up(a.n, layout::kTileRows);
   const u32 threads = k_blocks * (layout::kTileCols / 8);  // for a row
-  const u32 index = blockIdx.x * blockDim.x + threadIdx.x;  // 2^32 would be 2^35 numbers
+  const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
   const u32 i = index / threads, part = index % threads;
   const int kb = part / 16, quad = part / 4 % 4, t = part % 4;
 
   const i64 row = i < u32(a.count) ? a.rows[i] : -1;
   float scale = __uint_as_float(0x7FC00000u);
-  u32 pairs[2] = {};  // columns 2 t, 2 t + 1, 2 t + 8, 2 t + 9 of either 16
+  u32 pairs[2] = {};
   if (row >= 0 && row < a.n) {
     const int strip = row / layout::kBlockRows, r = row % layout::kBlockRows;
     const u32* p = a.weights + layout::block_offset(strip, kb, k_blocks) / 4;
-    u32 w[3];
+    u32 w[3], b[4];
 #pragma unroll
     for (int c = 0; c < 3; ++c) w[c] = p[layout::word_offset(r % 8 * 4 + t, 3 * quad + c) / 4];
     scale = load16(a.scales[u64(part * 8 / a.segment) * n_pad + row], a.scale_type);
-    u32 b[4];
     byte_words<0>(w, b);
 #pragma unroll
     for (int s = 0; s < 2; ++s) pairs[s] = r < 8 ? b[2 * s] : b[2 * s + 1];
   }
-
-  // Of the 16 to which thread t's columns belong, then of their half.
-  constexpr u32 kAll = 0xFFFFFFFFu;
-  const bool second = t & 2, odd = t & 1;
-  const u32 got = __shfl_xor_sync(kAll, second ? pairs[0] : pairs[1], 2);
-  const u32 low = second ? got : pairs[0], high = second ? pairs[1] : got;
-  const u32 eights[2] = {__byte_perm(low, high, 0x5410), __byte_perm(low, high, 0x7632)};
-  const u32 other = __shfl_xor_sync(kAll, odd ? eights[0] : eights[1], 1);
-  const u32 from_even = odd ? other : eights[0], from_odd = odd ? eights[1] : other;
-  if (i >= u32(a.count)) return;
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const u32 word = __byte_perm(from_even, from_odd, h == 0 ? 0x5410 : 0x7632);
-    float v[4];
-#pragma unroll
-    for (int c = 0; c < 4; ++c) v[c] = float(int(word >> (8 * c + 2) & 63) - 32) * scale;
-    store_float4(a.y, u64(i) * a.k, part * 8 + 4 * h, a.k, v, a.y_type);
+  u32 eight[2];
+  trade(pairs, t, eight);
+  if (i < u32(a.count)) {
+    store_eight(a.y, u64(i) * a.k, part * 8, a.k, eight, scale, a.y_type);
   }
 }
 
