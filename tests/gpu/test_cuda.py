@@ -237,6 +237,8 @@ WAYS = {
     "shared": "splits=1 split_tiles={}",
     "cluster": "splits=2",
 }
+# rows and columns of tiles that only 16-bit activations have
+HALF_ONLY = {(32, 192), (64, 192), (192, 128), (256, 256)}
 
 
 @pytest.mark.skipif(
@@ -246,7 +248,18 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("rows", "columns"),
-    [(32, 128), (64, 128), (128, 128), (128, 192), (176, 128), (192, 128), (256, 128), (256, 256)],
+    [
+        (32, 128),
+        (32, 192),
+        (64, 128),
+        (64, 192),
+        (128, 128),
+        (128, 192),
+        (176, 128),
+        (192, 128),
+        (256, 128),
+        (256, 256),
+    ],
 )
 def test_every_warp_group_launch(rows, columns, way):
     if columns == 256 and way == "cluster":
@@ -263,7 +276,7 @@ def test_every_warp_group_launch(rows, columns, way):
         assert error(y, half.double() @ w.dense().T) < (
             TOLERANCE[torch.float32] if exact else bound
         )
-    if (rows, columns) not in ((192, 128), (256, 256)):
+    if (rows, columns) not in HALF_ONLY:
         for per_row in (False, True):
             y = linear(w, x.half(), torch.float32, 8, per_row, kernel=kernel)
             values = quantized(x.half(), 127, per_row)
@@ -366,7 +379,7 @@ def test_weights_are_rounded_once(rows, columns, large, scale_type):
 )
 @pytest.mark.parametrize("tiles", [60, 100, 160, 260, 400])
 @pytest.mark.parametrize(
-    ("rows", "columns"), [(32, 128), (128, 192), (176, 128), (256, 128), (256, 256)]
+    ("rows", "columns"), [(32, 128), (64, 192), (128, 192), (176, 128), (256, 128), (256, 256)]
 )
 def test_shared_tiles(rows, columns, tiles):
     multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
@@ -376,7 +389,8 @@ def test_shared_tiles(rows, columns, tiles):
     w = Weight(n, k, 128)
     x = torch.randn(m, k, device="cuda").half()
     kernel = f"hopper rows={rows} columns={columns} split_tiles={split}"
-    precisions = [(16, False)] + [(8, row) for row in (False, True) if columns != 256]
+    ints = (rows, columns) not in HALF_ONLY
+    precisions = [(16, False)] + [(8, row) for row in (False, True) if ints]
     for act_bits, per_row in precisions:
         y = linear(w, x, torch.float32, act_bits, per_row, kernel=kernel)
         values = quantized(x, 127, per_row) if act_bits == 8 else x.double()
@@ -392,7 +406,10 @@ def test_shared_tiles(rows, columns, tiles):
     reason="warp-group products are Hopper's",
 )
 @pytest.mark.parametrize("sharers", [2, 3, 4, 9])
-@pytest.mark.parametrize(("rows", "columns"), [(32, 128), (64, 128), (128, 128), (256, 128)])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(32, 128), (32, 192), (64, 128), (64, 192), (128, 128), (256, 128)],
+)
 def test_tiles_shared_by_as_many(rows, columns, sharers):
     multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
     tiles = multiprocessors // sharers
@@ -401,7 +418,8 @@ def test_tiles_shared_by_as_many(rows, columns, sharers):
     grid = multiprocessors // tiles * tiles
     kernel = f"hopper rows={rows} columns={columns} split_tiles={tiles} grid={grid}"
     w = Weight(n, k, 128)
-    for act_bits, per_row in ((16, False), (8, False), (8, True)):
+    ints = (rows, columns) not in HALF_ONLY
+    for act_bits, per_row in [(16, False)] + [(8, row) for row in (False, True) if ints]:
         y = linear(w, x, torch.float32, act_bits, per_row, kernel=kernel)
         values = quantized(x, 127, per_row) if act_bits == 8 else x.double()
         bound = 1e-3 if act_bits == 16 else TOLERANCE[torch.float32]

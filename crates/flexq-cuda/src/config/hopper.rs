@@ -48,9 +48,11 @@ const fn kernel(kind: Kind, rows: u32, groups: u32, (stages, x_stages): (u32, u3
     Kernel { kind, rows, groups, cluster: 1, stages, x_stages, boxes, time }
 }
 
-static KERNELS: [Kernel; 20] = [
-    kernel(Kind::Float, 32, 2, (8, 8), 453),
-    kernel(Kind::Float, 64, 2, (6, 6), 588),
+static KERNELS: [Kernel; 22] = [
+    kernel(Kind::Float, 32, 2, (8, 8), 412),
+    kernel(Kind::Float, 32, 3, (8, 8), 584),
+    kernel(Kind::Float, 64, 2, (6, 6), 527),
+    kernel(Kind::Float, 64, 3, (6, 6), 789),
     kernel(Kind::Float, 128, 2, (4, 4), 754),
     kernel(Kind::Float, 128, 3, (3, 3), 1146),
     kernel(Kind::Float, 176, 2, (3, 3), 959),
@@ -133,7 +135,11 @@ impl Kernel {
         let scales = if self.kind == Kind::Blocks { self.rows * 4 } else { 0 };
         let x = self.boxes * self.rows * 128 + scales;
         let weights = self.groups * (6144 + 128);
-        let slice = if self.rows < 128 || !self.rows.is_multiple_of(64) { 16 } else { 64 };
+        let slice = match self.rows {
+            64 => 32,
+            rows if rows > 64 && rows.is_multiple_of(64) => 64,
+            _ => 16,
+        };
         let output = self.groups * slice * 144;
         let barriers = 16 * (self.stages + self.x_stages);
         self.x_stages * x.next_multiple_of(1024) + self.stages * weights + output + barriers + 8 + 1024
@@ -273,8 +279,8 @@ impl Hopper {
     #[must_use]
     pub fn most_partial_bytes(p: &Problem, m: usize) -> u64 {
         let groups_rows = match m {
-            0..=32 => 2 * 32,
-            33..=64 => 2 * 64,
+            0..=32 => 3 * 32,
+            33..=64 => 3 * 64,
             65..=128 => 3 * 128,
             _ => 2 * 256,
         };

@@ -149,9 +149,18 @@ mod tests {
         let int8 = |per_row| Activations::Int8 { per_row };
         for activations in [Activations::F16, Activations::BF16, int8(false), int8(true)] {
             let mut found = 0;
-            for (rows, columns) in
-                [(32, 128), (64, 128), (128, 128), (128, 192), (176, 128), (192, 128), (256, 128), (256, 256)]
-            {
+            for (rows, columns) in [
+                (32, 128),
+                (32, 192),
+                (64, 128),
+                (64, 192),
+                (128, 128),
+                (128, 192),
+                (176, 128),
+                (192, 128),
+                (256, 128),
+                (256, 256),
+            ] {
                 let p = Problem { arch, m: 300, n: 4096, k: 4096, activations, segment: 128, aligned: true };
                 let request = format!("hopper rows={rows} columns={columns}");
                 let Ok(Config::Hopper(config)) = Config::requested(&request, &p) else { continue };
@@ -166,7 +175,7 @@ mod tests {
                 }
                 found += 1;
             }
-            assert_eq!(found, if matches!(activations, Activations::Int8 { .. }) { 6 } else { 8 });
+            assert_eq!(found, if matches!(activations, Activations::Int8 { .. }) { 6 } else { 10 });
         }
     }
 

@@ -19,7 +19,9 @@ namespace flexq::sm90 {
 
 // groups, rows, part, stages, x_stages, boxes, element, block_scales, cluster
 using Half32 = Tile<2, 32, 32, 8, 8, 2, 2>;
+using Half32x3 = Tile<3, 32, 32, 8, 8, 2, 2>;
 using Half64 = Tile<2, 64, 64, 6, 6, 2, 2>;
+using Half64x3 = Tile<3, 64, 64, 6, 6, 2, 2>;
 using Half128 = Tile<2, 128, 128, 4, 4, 2, 2>;
 using Half128x3 = Tile<3, 128, 128, 3, 3, 2, 2>;
 using Half176 = Tile<2, 176, 176, 3, 3, 2, 2>;
@@ -49,7 +51,9 @@ using Byte256Blocks = Tile<2, 256, 128, 4, 4, 1, 1, true>;
 #define FLEXQ_SM90_ROUNDED(name, T, format) \
   FLEXQ_SM90(name, T, Consume16<flexq::sm90::T, flexq::sm90::format>)
 #define FLEXQ_SM90_16_M32(name, format) FLEXQ_SM90_FEW(name##_n128_m32, Half32, format)
+#define FLEXQ_SM90_16_N192_M32(name, format) FLEXQ_SM90_FEW(name##_n192_m32, Half32x3, format)
 #define FLEXQ_SM90_16_M64(name, format) FLEXQ_SM90_FEW(name##_n128_m64, Half64, format)
+#define FLEXQ_SM90_16_N192_M64(name, format) FLEXQ_SM90_FEW(name##_n192_m64, Half64x3, format)
 #define FLEXQ_SM90_16_M128(name, format) FLEXQ_SM90_ROUNDED(name##_n128_m128, Half128, format)
 #define FLEXQ_SM90_16_N192(name, format) FLEXQ_SM90_ROUNDED(name##_n192_m128, Half128x3, format)
 #define FLEXQ_SM90_16_M176(name, format) FLEXQ_SM90_ROUNDED(name##_n128_m176, Half176, format)

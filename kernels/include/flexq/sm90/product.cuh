@@ -11,7 +11,8 @@ namespace flexq::sm90 {
 // `Consumer` computes one piece: sums of a group over some K blocks, emptying the ring.
 template <class T, class Consumer>
 __device__ __forceinline__ void product(const HopperArgs& a) {
-  // The registers of the block at launch, per 128 threads, change hands.
+  // The registers of the block at launch, per 128 threads, change hands where sums need more.
+  constexpr bool kChange = T::kM > 64;
   constexpr int kRegisters = 65536 / T::kThreads / 8 * 8 * (T::kGroups + 1);
   constexpr bool kInt8 = T::kElement == 1;
   constexpr int kProducerRegisters = T::kGroups > 2          ? (kInt8 ? 32 : 48)
@@ -39,7 +40,7 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
     ptx::store_shared(ring.ticket(), ptx::fetch_increment_wrap(a.ticket, workers - 1));
   }
   if (T::kCluster == 1) __syncthreads();
-  else ptx::cluster_sync();
+  else ptx::cluster_sync();  // before one fills another's stages
   if (!a.late) ptx::launch_dependents();
   // Made anew where it is used: consumers keep nothing of it in registers while they multiply.
   const auto schedule = [&] {
@@ -51,7 +52,7 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
   };
 
   if (group == T::kGroups) {
-    ptx::registers_shrink<kProducerRegisters>();
+    if constexpr (kChange) ptx::registers_shrink<kProducerRegisters>();
     // One thread of each warp: activations, then the weights of each group.
     static_assert(T::kGroups < 4, "a warp each");
     const int warp = threadIdx.x / 32 % 4;
@@ -66,7 +67,7 @@ __device__ __forceinline__ void product(const HopperArgs& a) {
     __syncwarp();
     if (splits > 1) ptx::cluster_sync(), ptx::cluster_arrive();  // as in exchange
   } else {
-    ptx::registers_grow<kConsumerRegisters>();
+    if constexpr (kChange) ptx::registers_grow<kConsumerRegisters>();
     Consumer consumer(a, ring, group);
     Sums<T> sum;
     Piece p;

@@ -44,7 +44,7 @@ struct Tile {
   static constexpr int kSumStages = kN / groups * 4 / (boxes * 128);
 
   // The output goes through `kSlice` rows of 64 columns a group, padded against conflicts.
-  static constexpr int kSlice = rows < 128 || rows % 64 != 0 ? 16 : 64;
+  static constexpr int kSlice = rows < 64 || rows % 64 != 0 ? 16 : rows == 64 ? 32 : 64;
   static constexpr int kSliceRow = 64 * 2 + 16;
 
   static constexpr int kWeights = x_stages * kXStageBytes;

@@ -34,7 +34,15 @@ class Schedule {
       return i == 0;
     }
     int parts = 0;
-    if (a_.split_tiles > 0) {
+    if (a_.sharers > 0) {
+      parts = 1;
+      if (i == 0) {
+        const int tile = quotient(worker_, a_.sharers), rank = worker_ - tile * a_.sharers;
+        const int begin = rank * a_.share;
+        p = {tile, begin, rank == a_.sharers - 1 ? k_blocks_ : begin + a_.share};
+        return true;
+      }
+    } else if (a_.split_tiles > 0) {
       const int begin = first_unit(worker_), end = first_unit(worker_ + 1);
       const int first = quotient(begin, k_blocks_);
       parts = quotient(end - 1, k_blocks_) - first + 1;
@@ -57,29 +65,24 @@ class Schedule {
   // It adds those of the workers from this one to itself.
   __device__ __forceinline__ int first_giver(const Piece& p) const {
     if (splits_ > 1 || p.begin == 0 || p.end < k_blocks_) return worker_;
-    return owner(p.tile * k_blocks_);
+    return a_.sharers > 0 ? p.tile * a_.sharers : owner(p.tile * k_blocks_);
   }
   // The worker that adds those of a piece that is given away.
   __device__ __forceinline__ int taker(const Piece& p) const {
-    return owner((p.tile + 1) * k_blocks_ - 1);
+    return a_.sharers > 0 ? (p.tile + 1) * a_.sharers - 1 : owner((p.tile + 1) * k_blocks_ - 1);
   }
   __device__ __forceinline__ int worker() const { return worker_; }
 
  private:
-  // The first K block of a worker in the order of split tiles, and the worker that has one. A division
-  // takes as long as a fifth of a K block, and these stand before the first copy and behind the last.
+  // Where ranges cross tiles: the first K block of a worker in the order of split tiles, and the worker
+  // that has one. A division takes as long as a fifth of a K block, and these stand before the first
+  // copy and behind the last.
   __device__ __forceinline__ int first_unit(int worker) const {
-    if (a_.sharers == 0) return worker * a_.share + min(worker, a_.extra);
-    const int tile = quotient(worker, a_.sharers);
-    return tile * k_blocks_ + (worker - tile * a_.sharers) * a_.share;
+    return worker * a_.share + min(worker, a_.extra);
   }
   __device__ __forceinline__ int owner(int unit) const {
-    if (a_.sharers == 0) {
-      const int more = a_.extra * (a_.share + 1);
-      return unit < more ? quotient(unit, a_.share + 1) : a_.extra + quotient(unit - more, a_.share);
-    }
-    const int tile = quotient(unit, k_blocks_);
-    return tile * a_.sharers + min(quotient(unit - tile * k_blocks_, a_.share), a_.sharers - 1);
+    const int more = a_.extra * (a_.share + 1);
+    return unit < more ? quotient(unit, a_.share + 1) : a_.extra + quotient(unit - more, a_.share);
   }
 
   const HopperArgs& a_;
