@@ -338,10 +338,10 @@ mod tests {
             let text = choose(&problem(H200, m, n, k, Activations::F16)).to_string();
             text.split(" shared").next().unwrap().to_owned()
         };
-        // 64 tiles: two blocks share the K of each
-        assert_eq!(choice(32, 8192, 8192), "hopper 32x128 splits=2 split_tiles=0 share=0 grid=128");
-        // 40 tiles: three blocks each, of which one adds the sums and has the rest of K
-        assert_eq!(choice(32, 5120, 5120), "hopper 32x128 splits=1 split_tiles=40 share=13 grid=120");
+        // 64 tiles: two blocks share the K of each, of which one adds the sums and has more of K
+        assert_eq!(choice(32, 8192, 8192), "hopper 32x128 splits=1 split_tiles=64 share=29 grid=128");
+        // 40 tiles: three blocks each
+        assert_eq!(choice(32, 5120, 5120), "hopper 32x128 splits=1 split_tiles=40 share=12 grid=120");
         // tiles of another shape, which make one round
         assert_eq!(choice(256, 12288, 4096), "hopper 128x192 splits=1 split_tiles=0 share=0 grid=128");
         assert_eq!(choice(512, 5120, 5120), "hopper 176x128 splits=1 split_tiles=0 share=0 grid=120");
