@@ -122,7 +122,7 @@ static INT8: Costs = Costs {
     travel: Cost(2219, 10),
     cluster: Cost(1652, 125),
     next: 138,
-    lag: (238, 0),
+    lag: (900, 60),
 };
 
 impl Kernel {
