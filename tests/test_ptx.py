@@ -1,4 +1,4 @@
-"""The PTX that is committed belongs to the kernels that are committed, whose numbers fit registers."""
+"""The committed PTX belongs to the committed kernels, whose numbers fit registers."""
 
 import re
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
 
-# Bytes that are stored and loaded again, outside the loop over K. In it only the second has one load
-# and one store, of 311 instructions. The last is of groups of 32, for cards before Hopper.
+# Bytes stored and loaded again, outside the loop over K; in it only the second has one load and one
+# store, of 311 instructions. The last is of groups of 32, for cards before Hopper.
 SPILLS = {
     "flexq_sm90_s8b_n128_m256": 108,
     "flexq_sm90_s8b_n192_m128": 44,
