@@ -106,6 +106,45 @@ pub struct Small {
     pub shared_bytes: u32,
 }
 
+/// How weights are cut among blocks.
+pub(super) struct Cut {
+    /// Groups of strips.
+    pub groups: u64,
+    /// Strips of a group, at most.
+    pub strips: u64,
+    /// Parts of K.
+    pub splits: u64,
+    /// Blocks of 128 columns in a part.
+    pub split_blocks: u64,
+}
+
+impl Cut {
+    /// For as many blocks as there are places; K in `splits` parts, or in less if those are as long.
+    pub fn new(p: &Problem, places: u64, splits: u64) -> Self {
+        let split_blocks = p.k_blocks().div_ceil(splits);
+        let splits = p.k_blocks().div_ceil(split_blocks);
+        let groups = (places / splits).clamp(1, p.strips().max(1));
+        Self { groups, strips: p.strips().div_ceil(groups), splits, split_blocks }
+    }
+
+    /// A launch of blocks of `warps` warps and `shared` bytes, without rings.
+    pub fn launch(&self, p: &Problem, options: SmallOptions, rows: u32, warps: u64, shared: u64) -> Small {
+        Small {
+            options,
+            rows,
+            strips: self.strips as u32,
+            longer: (p.strips() - (self.strips - 1) * self.groups) as u32,
+            splits: self.splits as u32,
+            split_blocks: self.split_blocks as u32,
+            stages: 0,
+            x_stages: 0,
+            warps: warps as u32,
+            grid: (self.groups * self.splits) as u32,
+            shared_bytes: shared as u32,
+        }
+    }
+}
+
 impl Small {
     /// The launch with these options, if it fits.
     #[must_use]
@@ -139,8 +178,8 @@ impl Small {
         let places = u64::from(p.arch.multiprocessors) * options.blocks;
         // The multiprocessors of a part of the GPU seldom come in fours: 30 clusters run on 132.
         let places = if in_cluster && splits > 2 { places * 10 / 11 } else { places };
-        let groups = (places / splits).clamp(1, p.strips().max(1));
-        let strips = p.strips().div_ceil(groups);
+        let cut = Cut::new(p, places, splits);
+        let strips = cut.strips;
 
         let stage_bytes = 1536 + 32 * 128 / p.segment as u64 + if hopper { 8 } else { 0 };
         let x = m * (split_blocks * TILE_COLUMNS as u64 * p.activations.bytes() + 16);
@@ -169,19 +208,7 @@ impl Small {
         if depth < stages {
             return None;
         }
-        Some(Self {
-            options: *options,
-            rows,
-            strips: strips as u32,
-            longer: (p.strips() - (strips - 1) * groups) as u32,
-            splits: splits as u32,
-            split_blocks: split_blocks as u32,
-            stages: stages as u32,
-            x_stages: 0,
-            warps: warps as u32,
-            grid: (groups * splits) as u32,
-            shared_bytes: shared as u32,
-        })
+        Some(Self { stages: stages as u32, ..cut.launch(p, *options, rows, warps, shared) })
     }
 
     /// Blocks of a cluster; 1 for none.

@@ -1,7 +1,7 @@
 //! Launches of the small-M kernels whose warps load activations while weights come
 //! (`kernels/include/flexq/small_streamed.cuh`).
 
-use super::small::{share, warps};
+use super::small::{Cut, share, warps};
 use super::{Activations, Family, Problem, Reduce, Small, SmallOptions};
 
 /// Bytes that a warp keeps of a row of activations: 128 columns, padded; with codes, their scale.
@@ -43,10 +43,8 @@ impl Small {
             return None;
         }
         let warps = warps(true);
-        let split_blocks = k_blocks.div_ceil(o.splits);
-        let splits = k_blocks.div_ceil(split_blocks);
-        let groups = (u64::from(p.arch.multiprocessors) * o.blocks / splits).clamp(1, p.strips().max(1));
-        let strips = p.strips().div_ceil(groups);
+        let cut = Cut::new(p, u64::from(p.arch.multiprocessors) * o.blocks, o.splits);
+        let Cut { strips, splits, split_blocks, .. } = cut;
         let units = (strips * split_blocks).div_ceil(warps);
         let wanted = o.stages.unwrap_or(if units > LONG { LONG_STAGES } else { STAGES });
 
@@ -74,19 +72,7 @@ impl Small {
                 blocks: o.blocks,
                 room,
             };
-            Some(Self {
-                options,
-                rows: 8,
-                strips: strips as u32,
-                longer: (p.strips() - (strips - 1) * groups) as u32,
-                splits: splits as u32,
-                split_blocks: split_blocks as u32,
-                stages: stages as u32,
-                x_stages: 0,
-                warps: warps as u32,
-                grid: (groups * splits) as u32,
-                shared_bytes: shared as u32,
-            })
+            Some(Self { stages: stages as u32, ..cut.launch(p, options, 8, warps, shared) })
         };
         launch(2).or_else(|| launch(1))
     }

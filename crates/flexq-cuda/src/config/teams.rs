@@ -1,7 +1,7 @@
 //! Launches of the small-M kernels whose warps form teams that share activations
 //! (`kernels/include/flexq/small_teams.cuh`).
 
-use super::small::{share, warps};
+use super::small::{Cut, share, warps};
 use super::{Family, Problem, Reduce, Small, SmallOptions, is_narrow};
 use crate::order::TILE_COLUMNS;
 
@@ -58,10 +58,8 @@ impl Small {
         if blocks == 0 || !(1..=k_blocks.min(8)).contains(&splits) {
             return None;
         }
-        let split_blocks = k_blocks.div_ceil(splits);
-        let splits = k_blocks.div_ceil(split_blocks);
-        let groups = (u64::from(p.arch.multiprocessors) * blocks / splits).clamp(1, p.strips().max(1));
-        let strips = p.strips().div_ceil(groups);
+        let cut = Cut::new(p, u64::from(p.arch.multiprocessors) * blocks, splits);
+        let Cut { strips, splits, split_blocks, .. } = cut;
         let own = own(rows);
         let members = strips.div_ceil(own);
         let most_teams = warps(true) / members;
@@ -117,19 +115,8 @@ impl Small {
                 blocks,
                 room,
             };
-            Some(Self {
-                options,
-                rows: rows as u32,
-                strips: strips as u32,
-                longer: (p.strips() - (strips - 1) * groups) as u32,
-                splits: splits as u32,
-                split_blocks: split_blocks as u32,
-                stages: stages as u32,
-                x_stages: x_stages as u32,
-                warps: warps as u32,
-                grid: (groups * splits) as u32,
-                shared_bytes: shared as u32,
-            })
+            let (stages, x_stages) = (stages as u32, x_stages as u32);
+            Some(Self { stages, x_stages, ..cut.launch(p, options, rows as u32, warps, shared) })
         };
         match o.room {
             Some(room) => launch(room),
