@@ -4,11 +4,12 @@ use crate::config::{Grouped, Problem, Tile};
 use crate::device::Device;
 use crate::error::Result;
 use crate::launch::{address, blocks, size, small_grouped, tile};
-use crate::linear::{COUNTER_BYTES, Linear, Matrix, Plan, Precision, Workspace, problem};
 use crate::operands::{Experts, Operands};
 use crate::order;
 use crate::prepare::Weight;
+use crate::product::{Linear, Matrix, Precision, Workspace, problem};
 use crate::types::Dtype;
+use crate::workspace::{COUNTER_BYTES, Plan};
 
 /// A product of rows sorted by expert with the weights of those experts.
 #[derive(Clone, Copy, Debug)]

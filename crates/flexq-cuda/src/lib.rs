@@ -28,7 +28,9 @@ pub mod memory;
 mod operands;
 pub mod order;
 pub mod prepare;
+mod product;
 mod types;
+mod workspace;
 
 pub use error::{Error, Result};
 pub use launch::hopper::set_exact_sums;

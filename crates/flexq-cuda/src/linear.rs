@@ -1,165 +1,17 @@
 //! Products: `y [m, n] = x [m, k] w^T + bias`.
 
-use crate::config::{self, Activations, Config, Family, Hopper, Problem};
+use crate::config::{self, Config, Family, Hopper, Problem};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::launch::activations::{Quantize, quantize};
-use crate::launch::{address, hopper, size, small, tile, trigger_late};
+use crate::launch::{hopper, small, tile};
 use crate::operands::{Experts, Operands};
-use crate::order;
 use crate::prepare::Weight;
-use crate::types::{ActivationBits, Dtype};
+use crate::product::problem;
+use crate::types::Dtype;
+use crate::workspace::{Plan, TICKET};
 
-/// Bytes at the start of a workspace that must be zero before its first use, and are zero again
-/// after every product: counters of finished blocks.
-pub const COUNTER_BYTES: u64 = 1 << 18;
-/// The last counter: which worker comes next. Kernels draw it before earlier ones have ended, so others
-/// never touch it.
-pub(crate) const TICKET: u64 = COUNTER_BYTES - 4;
-
-/// A dense matrix of rows `stride` elements apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Matrix {
-    /// Its address.
-    pub address: u64,
-    /// Type of its elements.
-    pub dtype: Dtype,
-    /// Number of rows.
-    pub rows: usize,
-    /// Elements from one row to the next.
-    pub stride: usize,
-}
-
-/// Precision of activations, and how many columns share a scale where they are quantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Precision {
-    /// 16, 8 or 6 bits.
-    pub bits: ActivationBits,
-    /// One scale for a row rather than for 128 columns.
-    pub per_row: bool,
-}
-
-/// Memory a product may use for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Workspace {
-    /// Its address, a multiple of 256. The first [`COUNTER_BYTES`] bytes are zero.
-    pub address: u64,
-    /// Its size.
-    pub bytes: u64,
-}
-
-/// A product.
-#[derive(Clone, Copy, Debug)]
-pub struct Linear<'a> {
-    /// The weight.
-    pub weight: &'a Weight,
-    /// Activations, `[m, k]` in half precision or bfloat16.
-    pub x: Matrix,
-    /// `[n]`, added to every row of the result.
-    pub bias: Option<(u64, Dtype)>,
-    /// The result, `[m, n]`, rows one after another; a multiple of 16.
-    pub y: (u64, Dtype),
-    /// How activations are multiplied.
-    pub precision: Precision,
-    /// At least [`workspace_bytes`].
-    pub workspace: Workspace,
-}
-
-impl Linear<'_> {
-    fn problem(&self, device: &Device) -> Result<Problem> {
-        problem(device, self.weight, &self.x, self.precision)
-    }
-}
-
-/// Where things are in the workspace, after the counters.
-pub(crate) struct Plan {
-    /// Quantized activations, if any, and their scales.
-    pub codes: u64,
-    pub scales: u64,
-    pub scale_stride: usize,
-    pub partial: u64,
-    pub end: u64,
-}
-
-impl Plan {
-    pub fn new(p: &Problem, partial_bytes: u64) -> Self {
-        let up = |bytes: u64| bytes.next_multiple_of(256);
-        let (_, k_pad) = order::padded(p.n, p.k);
-        let scale_stride = p.m.next_multiple_of(4);
-        let (code_bytes, scale_bytes, scale_stride) = match p.activations {
-            // tiles read scales past the last row
-            Activations::Int8 { per_row: true } => (p.m * k_pad, (scale_stride + 256) * 4, 0),
-            Activations::Int8 { per_row: false } => {
-                (p.m * k_pad, k_pad / 128 * scale_stride * 4, scale_stride)
-            }
-            _ => (0, 0, 0),
-        };
-        let codes = COUNTER_BYTES;
-        let scales = codes + up(code_bytes as u64);
-        let partial = scales + up(scale_bytes as u64);
-        Self { codes, scales, scale_stride, partial, end: partial + up(partial_bytes) }
-    }
-
-    /// Quantizes activations into the workspace at `base`: addresses of codes, rows of whole blocks of 128
-    /// one after another, and of scales.
-    ///
-    /// # Safety
-    /// As for [`linear`]; the workspace has room for this plan.
-    pub unsafe fn quantize(
-        &self,
-        device: &Device,
-        stream: u64,
-        x: &Matrix,
-        p: &Problem,
-        precision: Precision,
-        base: u64,
-    ) -> Result<(u64, u64)> {
-        let (codes, scales) = (base + self.codes, base + self.scales);
-        let arguments = Quantize {
-            x: address("activations", x.address, 2)?,
-            q: codes,
-            scales,
-            m: size("M", p.m)?,
-            k: size("K", p.k)?,
-            x_stride: size("row stride", x.stride)?,
-            per_row: i32::from(precision.per_row),
-            late: trigger_late(),
-            limit: precision.bits.limit().unwrap_or_default(),
-            x_type: x.dtype as i32,
-        };
-        // SAFETY: the caller's promise.
-        unsafe { quantize(device, stream, &arguments)? };
-        Ok((codes, scales))
-    }
-}
-
-pub(crate) fn problem(device: &Device, weight: &Weight, x: &Matrix, precision: Precision) -> Result<Problem> {
-    let activations = match (precision.bits, x.dtype) {
-        (_, Dtype::F32) => {
-            return Err(Error::Size {
-                what: "bits of an activation",
-                expected: "16 (float16 or bfloat16)".to_owned(),
-                found: 32,
-            });
-        }
-        (ActivationBits::A16, Dtype::F16) => Activations::F16,
-        (ActivationBits::A16, Dtype::BF16) => Activations::BF16,
-        _ => Activations::Int8 { per_row: precision.per_row },
-    };
-    if weight.k == 0 {
-        return Err(Error::Size { what: "K", expected: "at least 1 on a GPU".to_owned(), found: 0 });
-    }
-    let quantized = precision.bits != ActivationBits::A16;
-    Ok(Problem {
-        arch: device.info().arch,
-        m: x.rows,
-        n: weight.n,
-        k: weight.k,
-        activations,
-        segment: weight.group.segment(),
-        aligned: quantized || (x.address.is_multiple_of(16) && x.stride.is_multiple_of(8)),
-    })
-}
+pub use crate::product::{Linear, Matrix, Precision, Workspace};
+pub use crate::workspace::COUNTER_BYTES;
 
 /// Bytes of workspace for products with up to `m` rows, whatever kernel they get.
 ///

@@ -4,9 +4,10 @@ use crate::config::{Activations, Hopper, Problem, Small, Tile};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::launch::{address, hopper, size, small, tile, trigger_late};
-use crate::linear::{Linear, Plan, TICKET};
 use crate::order;
+use crate::product::Linear;
 use crate::types::Dtype;
+use crate::workspace::{Plan, TICKET};
 
 /// Checked addresses, sizes and types of a product whose activations are there as kernels read them.
 pub struct Operands {

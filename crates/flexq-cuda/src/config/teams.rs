@@ -2,7 +2,7 @@
 //! (`kernels/include/flexq/small_teams.cuh`).
 
 use super::small::{Cut, share, warps};
-use super::{Family, Problem, Reduce, Small, SmallOptions, is_narrow};
+use super::{Family, Problem, Reduce, Small, SmallOptions};
 use crate::order::TILE_COLUMNS;
 
 /// Bytes of a strip of a K block of weights and its scales, and of a stage's barrier.
@@ -132,7 +132,7 @@ impl Small {
         // Of narrow and long products two blocks read half of x each from the L2 cache; of narrower ones each warp
         // has two strips then.
         let int8 = p.activations.is_int8();
-        let halves = is_narrow(p) && (int8 || p.k_blocks() >= 40 || p.strips() <= multiprocessors);
+        let halves = p.is_narrow() && (int8 || p.k_blocks() >= 40 || p.strips() <= multiprocessors);
         let splits = if halves { 2 } else { 1 };
         // Between two launches lies one that quantizes, which may leave no room for a block of the second beside
         // the first; it would lie beside another of its own.
