@@ -72,7 +72,7 @@ pub fn choose(p: &Problem) -> Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Arch;
+    use super::super::{Arch, Reduce, SmallOptions};
     use super::*;
 
     const H200: Arch = Arch { capability: (9, 0), multiprocessors: 132, shared_bytes: 232_448 };
@@ -141,6 +141,24 @@ mod tests {
         assert_eq!(launch(2, 14336, true), ("teams", false, 2, 1));
         // the largest number of a row is found first, in all of it
         assert_eq!(launch(1, 4096, true), ("small", true, 1, 2));
+    }
+
+    #[test]
+    fn warps_can_count_their_units() {
+        let launch = |n| {
+            let options = SmallOptions {
+                family: Family::Staged,
+                fused: false,
+                splits: 4,
+                reduce: Reduce::Workspace,
+                stages: 2,
+                blocks: 1,
+                room: 1,
+            };
+            Small::with(&problem(H200, 1, n, 1 << 17, Activations::F16), &options)
+        };
+        assert!(launch(1 << 18).is_some_and(|c| c.strips == 497 && c.split_blocks == 256));
+        assert_eq!(launch(1 << 19), None);
     }
 
     #[test]

@@ -127,6 +127,11 @@ impl Cut {
         Self { groups, strips: p.strips().div_ceil(groups), splits, split_blocks }
     }
 
+    /// Whether `warps` warps can count their units, strips of a block of 128 columns, as kernels do: up to 2^21.
+    pub fn is_countable(&self, warps: u64) -> bool {
+        self.strips * self.split_blocks * warps < 1 << 21
+    }
+
     /// A launch of blocks of `warps` warps and `shared` bytes, without rings.
     pub fn launch(&self, p: &Problem, options: SmallOptions, rows: u32, warps: u64, shared: u64) -> Small {
         Small {
@@ -205,7 +210,7 @@ impl Small {
             0 | 1 => (ring + fixed).max(u64::from(p.arch.shared_bytes) / 2),
             _ => most,
         };
-        if depth < stages {
+        if depth < stages || !cut.is_countable(warps) {
             return None;
         }
         Some(Self { stages: stages as u32, ..cut.launch(p, *options, rows, warps, shared) })

@@ -45,6 +45,9 @@ impl Small {
         let warps = warps(true);
         let cut = Cut::new(p, u64::from(p.arch.multiprocessors) * o.blocks, o.splits);
         let Cut { strips, splits, split_blocks, .. } = cut;
+        if !cut.is_countable(warps) {
+            return None;
+        }
         let units = (strips * split_blocks).div_ceil(warps);
         let wanted = o.stages.unwrap_or(if units > LONG { LONG_STAGES } else { STAGES });
 

@@ -60,6 +60,9 @@ impl Small {
         }
         let cut = Cut::new(p, u64::from(p.arch.multiprocessors) * blocks, splits);
         let Cut { strips, splits, split_blocks, .. } = cut;
+        if !cut.is_countable(warps(true)) {
+            return None;
+        }
         let own = own(rows);
         let members = strips.div_ceil(own);
         let most_teams = warps(true) / members;
