@@ -11,7 +11,7 @@ if not cuda.is_available():
 pytestmark = pytest.mark.gpu
 torch = pytest.importorskip("torch")
 
-from test_cuda import TOLERANCE, TYPES, Weight, error, linear, quantized, stream  # noqa: E402
+from products import TOLERANCE, TYPES, Weight, error, linear, quantized, stream  # noqa: E402
 
 HALVES = (torch.float16, torch.bfloat16)
 
