@@ -90,7 +90,7 @@ pub fn tensor_map(
 static EXACT: AtomicBool = AtomicBool::new(false);
 
 /// Chooses for launches from now on, of the whole process, whether sums that are scaled by one number a
-/// row may be rounded `near` (`near.cuh`), which is faster, or shall be `exact`, as those of other kernels are.
+/// row may be rounded `near` (`row_sums.cuh`), which is faster, or shall be `exact`, as those of other kernels are.
 pub fn set_exact_sums(exact: bool) {
     EXACT.store(exact, Ordering::Relaxed);
 }
